@@ -1,0 +1,5 @@
+//! What a model is: Hugging Face's `config.json` as found on disk, read into one validated [`Llama4Config`].
+
+mod model;
+
+pub use model::{Llama3RopeScalingParams, Llama4Config};

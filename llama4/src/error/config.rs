@@ -1,0 +1,3 @@
+/// Errors of `config`.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {}

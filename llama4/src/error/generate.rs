@@ -1,0 +1,3 @@
+/// Errors of `generate`.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {}

@@ -1,0 +1,3 @@
+/// Errors of `import`.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {}

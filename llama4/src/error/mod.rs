@@ -1,0 +1,13 @@
+//! One error enum per concern; fields carry the operands, the message is a sentence to act on.
+
+mod cache;
+mod config;
+mod generate;
+mod import;
+mod text;
+
+pub use cache::CacheError;
+pub use config::ConfigError;
+pub use generate::GenerateError;
+pub use import::ImportError;
+pub use text::TextError;

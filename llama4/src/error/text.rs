@@ -1,0 +1,3 @@
+/// Errors of `text`.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {}

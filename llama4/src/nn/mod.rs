@@ -1,0 +1,3 @@
+//! nn
+/// placeholder
+pub struct Llama4ForCausalLM;
