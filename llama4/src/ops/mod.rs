@@ -1,1 +1,17 @@
-//! ops
+//! Operations with more than one implementation.
+//!
+//! `<op>.rs` holds an operation's signature and its plain burn definition: what autodiff differentiates, what an unknown
+//! backend runs, and what every kernel is held to. [`cpu`] has the kernels for burn-ndarray; `dispatch` alone looks at which backend it
+//! is on, by the type of a tensor's primitive.
+
+mod attention;
+#[cfg(feature = "ndarray")]
+mod cpu;
+mod dispatch;
+mod grouped_linear;
+mod linear;
+
+pub use attention::{attention, attention_plain};
+pub use dispatch::{ActiveKernels, active_kernels};
+pub use grouped_linear::{grouped_linear, grouped_linear_plain};
+pub use linear::{linear, linear_plain};

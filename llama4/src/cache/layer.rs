@@ -1,0 +1,66 @@
+use burn::tensor::backend::Backend;
+use burn::tensor::{FloatDType, Tensor, s};
+
+use super::Piece;
+
+/// Keys and values of one layer, `[rows, kv_heads, slots, head_dim]` each.
+#[derive(Debug, Clone)]
+pub struct LayerCache<B: Backend> {
+    keys: Tensor<B, 4>,
+    values: Tensor<B, 4>,
+    chunk: Option<usize>,
+}
+
+impl<B: Backend> LayerCache<B> {
+    pub(super) fn new(shape: [usize; 4], chunk: Option<usize>, dtype: FloatDType, device: &B::Device) -> Self {
+        let zeros = || Tensor::<B, 4>::zeros(shape, device).cast(dtype);
+        Self { keys: zeros(), values: zeros(), chunk }
+    }
+
+    /// Positions in a chunk; `None` where the layer sees everything.
+    pub fn chunk(&self) -> Option<usize> {
+        self.chunk
+    }
+
+    /// Keys, `[rows, kv_heads, slots, head_dim]`.
+    pub fn keys(&self) -> &Tensor<B, 4> {
+        &self.keys
+    }
+
+    /// Values, like the keys.
+    pub fn values(&self) -> &Tensor<B, 4> {
+        &self.values
+    }
+
+    /// Bytes of both tensors.
+    pub fn bytes(&self) -> usize {
+        2 * self.keys.shape().num_elements() * self.keys.dtype().size()
+    }
+
+    /// Write the keys and values of a round's tokens into their slots, in place.
+    ///
+    /// # Shapes
+    /// - keys, values: `[tokens, kv_heads, head_dim]`, the whole ragged batch
+    pub fn write(&mut self, round: &[Piece], keys: &Tensor<B, 3>, values: &Tensor<B, 3>) {
+        for group in uniform_groups(round) {
+            let (first, rows) = (group[0], group.len());
+            let [_, kv_heads, head_dim] = keys.dims();
+            let ranges = s![first.row..first.row + rows, 0..kv_heads, first.written(), 0..head_dim];
+            let place = |new: &Tensor<B, 3>| {
+                new.clone()
+                    .narrow(0, first.offset, rows * first.len)
+                    .reshape([rows, first.len, kv_heads, head_dim])
+                    .swap_dims(1, 2)
+            };
+            self.keys.inplace(|cache| cache.slice_assign(ranges.clone(), place(keys)));
+            self.values.inplace(|cache| cache.slice_assign(ranges.clone(), place(values)));
+        }
+    }
+}
+
+/// Runs of pieces that one operation can treat as a batch: rows and tokens follow one another, and length and slots are the same.
+pub(crate) fn uniform_groups(pieces: &[Piece]) -> impl Iterator<Item = &[Piece]> {
+    pieces.chunk_by(|a, b| {
+        a.len == b.len && a.first_slot == b.first_slot && a.row + 1 == b.row && a.offset + a.len == b.offset
+    })
+}

@@ -1,0 +1,315 @@
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use super::sequence::{Outcome, Sequence};
+use super::{Event, FinishReason, Generation, Request, Timings};
+use crate::Llama4ForCausalLM;
+use crate::cache::KvCache;
+use crate::error::{CacheError, GenerateError};
+use crate::nn::{ForwardOptions, TokenBatch};
+use crate::text::Tokenizer;
+
+/// Prompt tokens that go through the model at once, unless set otherwise. Between pieces a callback can stop the run.
+const PREFILL_PIECE: usize = 512;
+
+/// A model with its memory: generates continuations, several at once.
+///
+/// Requests beyond the number of rows wait until a row is free. What a row holds is kept when its request ends, and a later request that begins with the same
+/// tokens does not compute them again.
+#[derive(Debug)]
+pub struct Session<'a, B: Backend> {
+    model: &'a Llama4ForCausalLM<B>,
+    tokenizer: Option<&'a Tokenizer>,
+    cache: KvCache<B>,
+    /// Tokens in each row of the cache.
+    held: Vec<Vec<u32>>,
+    prefill_piece: usize,
+}
+
+/// A request in its row.
+struct Active<'a> {
+    request: usize,
+    row: usize,
+    sequence: Sequence<'a>,
+    timings: Timings,
+}
+
+impl<'a, B: Backend> Session<'a, B> {
+    /// A session with room for `rows` sequences of up to `context` tokens, prompt included.
+    pub fn new(model: &'a Llama4ForCausalLM<B>, rows: usize, context: usize) -> Self {
+        Self {
+            model,
+            tokenizer: None,
+            cache: model.new_cache(rows, context),
+            held: vec![Vec::new(); rows],
+            prefill_piece: PREFILL_PIECE,
+        }
+    }
+
+    /// Decode text, and look for stop strings in it.
+    pub fn with_tokenizer(mut self, tokenizer: &'a Tokenizer) -> Self {
+        self.tokenizer = Some(tokenizer);
+        self
+    }
+
+    /// Process at most `tokens` of prompts at once.
+    pub fn with_prefill_piece(mut self, tokens: usize) -> Self {
+        self.prefill_piece = tokens.max(1);
+        self
+    }
+
+    /// The cache.
+    pub fn cache(&self) -> &KvCache<B> {
+        &self.cache
+    }
+
+    /// Forget all sequences.
+    pub fn reset(&mut self) {
+        self.cache.reset();
+        self.held.iter_mut().for_each(Vec::clear);
+    }
+
+    /// Continue one prompt.
+    ///
+    /// # Errors
+    /// As [`Session::generate_all`].
+    pub fn generate(
+        &mut self,
+        request: &Request,
+        on_event: impl FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Generation, GenerateError> {
+        let mut generations = self.generate_all(std::slice::from_ref(request), on_event)?;
+        Ok(generations.remove(0))
+    }
+
+    /// Continue several prompts; the result has one entry a request, in their order.
+    ///
+    /// `on_event` is called for every piece of a prompt and every token. When it breaks, all requests end as
+    /// [`FinishReason::Cancelled`] with what they have.
+    ///
+    /// # Errors
+    /// For a prompt that is empty, longer than the context or has a token the model does not know, and for settings out of range, before
+    /// anything is computed; for logits that nothing can be chosen from.
+    pub fn generate_all(
+        &mut self,
+        requests: &[Request],
+        mut on_event: impl FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Vec<Generation>, GenerateError> {
+        let mut waiting = requests
+            .iter()
+            .enumerate()
+            .map(|(index, request)| Ok((index, self.sequence(index, request)?)))
+            .collect::<Result<VecDeque<_>, GenerateError>>()?;
+        let mut done: Vec<Option<Generation>> = requests.iter().map(|_| None).collect();
+        let mut active: Vec<Active<'_>> = Vec::new();
+        let mut flow = ControlFlow::Continue(());
+
+        while !(waiting.is_empty() && active.is_empty()) {
+            if flow.is_break() {
+                for (request, sequence) in waiting.drain(..) {
+                    done[request] = Some(sequence.finish(FinishReason::Cancelled, Timings::default()).0);
+                }
+                for Active { request, sequence, timings, .. } in active.drain(..) {
+                    let (generation, text) = sequence.finish(FinishReason::Cancelled, timings);
+                    let reason = &generation.finish_reason;
+                    let _ = on_event(Event::Finished { request, text: &text, reason });
+                    done[request] = Some(generation);
+                }
+                break;
+            }
+            let admitted = self.admit(&mut waiting, &active);
+            let (fresh, tokens) = if admitted.is_empty() {
+                let tokens = self.decode(&mut active)?;
+                (std::mem::take(&mut active), tokens)
+            } else {
+                self.prefill(admitted, &mut on_event, &mut flow)?
+            };
+            for (mut each, token) in fresh.into_iter().zip(tokens) {
+                let request = each.request;
+                let room = self.held[each.row].len() < self.cache.capacity();
+                match token.map(|token| each.sequence.push(token, room)).transpose()? {
+                    // Stopped before its first token.
+                    None => active.push(each),
+                    Some((text, outcome)) => {
+                        if let Some(token) = each.sequence.last() {
+                            let event = Event::Token { request, token, text: &text };
+                            flow = merge(flow, on_event(event));
+                        }
+                        match outcome {
+                            Outcome::Goes => active.push(each),
+                            Outcome::Ends(reason) => {
+                                let (generation, text) = each.sequence.finish(reason, each.timings);
+                                let reason = &generation.finish_reason;
+                                flow = merge(flow, on_event(Event::Finished { request, text: &text, reason }));
+                                done[request] = Some(generation);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Ok(done.into_iter().flatten().collect())
+    }
+
+    /// Check a request and make its state.
+    fn sequence(&self, index: usize, request: &Request) -> Result<Sequence<'a>, GenerateError> {
+        let (length, context) = (request.prompt.len(), self.cache.capacity());
+        if length == 0 {
+            return Err(GenerateError::EmptyPrompt { request: index });
+        }
+        if length > context {
+            return Err(GenerateError::PromptTooLong { request: index, length, context });
+        }
+        let vocab = self.model.config().vocab_size;
+        if let Some(&id) = request.prompt.iter().find(|&&id| id as usize >= vocab) {
+            return Err(GenerateError::NoLogit { place: "the prompt", id, vocab });
+        }
+        Sequence::new(index, request, self.tokenizer)
+    }
+
+    /// Give waiting requests the free rows, each the row that holds most of its prompt.
+    fn admit(&mut self, waiting: &mut VecDeque<(usize, Sequence<'a>)>, active: &[Active<'a>]) -> Vec<Active<'a>> {
+        let mut free: Vec<usize> =
+            (0..self.cache.rows()).filter(|row| active.iter().all(|each| each.row != *row)).collect();
+        let mut admitted = Vec::new();
+        while let Some((request, sequence)) = if free.is_empty() { None } else { waiting.pop_front() } {
+            // Of rows that hold nothing of use, the first.
+            let best = (0..free.len())
+                .max_by_key(|&index| (common_prefix(&self.held[free[index]], sequence.prompt()), usize::MAX - index))
+                .unwrap_or(0);
+            let row = free.remove(best);
+            admitted.push(Active { request, row, sequence, timings: Timings::default() });
+        }
+        admitted
+    }
+
+    /// Process the prompts of new requests, in pieces; the first token of each, unless stopped on the way.
+    #[allow(clippy::type_complexity)]
+    fn prefill(
+        &mut self,
+        mut fresh: Vec<Active<'a>>,
+        on_event: &mut impl FnMut(Event<'_>) -> ControlFlow<()>,
+        flow: &mut ControlFlow<()>,
+    ) -> Result<(Vec<Active<'a>>, Vec<Option<super::Sampled>>), GenerateError> {
+        let start = Instant::now();
+        for each in &mut fresh {
+            let cached = self.reuse_prefix(each.row, each.sequence.prompt())?;
+            each.timings.cached_tokens = cached;
+            each.timings.prefill_tokens = each.sequence.prompt().len() - cached;
+        }
+        let mut tokens: Vec<Option<super::Sampled>> = fresh.iter().map(|_| None).collect();
+        while flow.is_continue() && tokens.iter().any(Option::is_none) {
+            let mut room = self.prefill_piece;
+            let mut piece = Vec::new();
+            for (index, each) in fresh.iter().enumerate().filter(|(index, _)| tokens[*index].is_none()) {
+                let prompt = each.sequence.prompt();
+                let begin = self.held[each.row].len();
+                let end = prompt.len().min(begin + room);
+                room -= end - begin;
+                if end > begin {
+                    piece.push((index, each.row, prompt[begin..end].to_vec()));
+                }
+            }
+            let logits = self.forward(piece.iter().map(|(_, row, ids)| (*row, ids.clone())).collect())?;
+            let mut complete = Vec::new();
+            for (place, (index, row, _)) in piece.iter().enumerate() {
+                let each = &fresh[*index];
+                let (done, total) = (self.held[*row].len(), each.sequence.prompt().len());
+                *flow = merge(*flow, on_event(Event::Prefill { request: each.request, done, total }));
+                if done == total {
+                    complete.push((place, *index));
+                }
+            }
+            let places: Vec<usize> = complete.iter().map(|(place, _)| *place).collect();
+            let mut chosen: Vec<&mut Sequence<'a>> = Vec::new();
+            for (index, each) in fresh.iter_mut().enumerate() {
+                if complete.iter().any(|(_, complete)| *complete == index) {
+                    chosen.push(&mut each.sequence);
+                }
+            }
+            for ((_, index), token) in complete.iter().zip(choose(&logits, &places, &mut chosen)?) {
+                tokens[*index] = Some(token);
+                fresh[*index].timings.prefill = start.elapsed();
+            }
+        }
+        Ok((fresh, tokens))
+    }
+
+    /// One decode step of all active sequences.
+    fn decode(&mut self, active: &mut [Active<'a>]) -> Result<Vec<Option<super::Sampled>>, GenerateError> {
+        let start = Instant::now();
+        let batch =
+            active.iter().filter_map(|each| Some((each.row, vec![each.sequence.last()?.id]))).collect::<Vec<_>>();
+        let logits = self.forward(batch)?;
+        let places: Vec<usize> = (0..active.len()).collect();
+        let mut sequences: Vec<&mut Sequence<'a>> = active.iter_mut().map(|each| &mut each.sequence).collect();
+        let tokens = choose(&logits, &places, &mut sequences)?;
+        let time: Duration = start.elapsed();
+        for each in active {
+            each.timings.decode += time;
+            each.timings.decode_tokens += 1;
+        }
+        Ok(tokens.into_iter().map(Some).collect())
+    }
+
+    /// Run the model on new tokens of some rows; logits of their last tokens, `[rows given, vocab]`.
+    fn forward(&mut self, batch: Vec<(usize, Vec<u32>)>) -> Result<Tensor<B, 2>, GenerateError> {
+        let tokens = TokenBatch::new(&batch, &self.model.device());
+        let output = self.model.forward(&tokens, &mut self.cache, &ForwardOptions::default())?;
+        for (row, ids) in batch {
+            self.held[row].extend(ids);
+        }
+        Ok(output.last_logits)
+    }
+
+    /// Cut a row to what it has in common with `prompt`, short of its last token, which has to be computed for its logits.
+    fn reuse_prefix(&mut self, row: usize, prompt: &[u32]) -> Result<usize, GenerateError> {
+        let mut keep = common_prefix(&self.held[row], prompt).min(prompt.len() - 1);
+        match self.cache.truncate(row, keep) {
+            Err(CacheError::Evicted { resume_at, .. }) => {
+                keep = resume_at;
+                self.cache.truncate(row, keep)?;
+            }
+            result => result?,
+        }
+        self.held[row].truncate(keep);
+        Ok(keep)
+    }
+}
+
+/// Choose the next token of each sequence from row `places[i]` of the logits.
+///
+/// Where every choice is plain greedy it is made on the device, and only ids are read back.
+fn choose<B: Backend>(
+    logits: &Tensor<B, 2>,
+    places: &[usize],
+    sequences: &mut [&mut Sequence<'_>],
+) -> Result<Vec<super::Sampled>, GenerateError> {
+    if places.is_empty() {
+        return Ok(Vec::new());
+    }
+    if sequences.iter().all(|sequence| !sequence.needs_logits()) {
+        let ids: Vec<u32> = logits.clone().argmax(1).into_data().iter::<u32>().collect();
+        return Ok(places.iter().map(|&place| super::Sampled { id: ids[place], logprob: None, top: Vec::new() }).collect());
+    }
+    let vocab = logits.dims()[1];
+    let mut host: Vec<f32> = logits.to_data().iter::<f32>().collect();
+    places
+        .iter()
+        .zip(sequences)
+        .map(|(&place, sequence)| sequence.sample(&mut host[place * vocab..(place + 1) * vocab]))
+        .collect()
+}
+
+fn common_prefix(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+/// Once broken, always broken.
+fn merge(flow: ControlFlow<()>, next: ControlFlow<()>) -> ControlFlow<()> {
+    if flow.is_break() { flow } else { next }
+}

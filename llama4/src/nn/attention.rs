@@ -1,0 +1,147 @@
+use burn::config::Config;
+use burn::module::Module;
+use burn::tensor::backend::Backend;
+use burn::tensor::{FloatDType, Int, Tensor, TensorData};
+
+use super::{Projection, ProjectionConfig, StepContext, rms_normalize, rotate};
+use crate::Llama4Config;
+use crate::cache::{LayerCache, Piece, rounds};
+use crate::ops;
+
+/// Configuration of [`Attention`].
+#[derive(Config, Debug)]
+pub struct AttentionConfig {
+    /// Width of input and output.
+    pub hidden: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Scale of the scores.
+    pub scale: f64,
+    /// Bias on all four projections.
+    #[config(default = false)]
+    pub bias: bool,
+    /// Whether queries and keys are rotated.
+    #[config(default = true)]
+    pub uses_rope: bool,
+    /// Epsilon of the QK norm, where the layer has one.
+    pub qk_norm: Option<f64>,
+    /// Whether queries are scaled by their position.
+    #[config(default = false)]
+    pub temperature_tuning: bool,
+}
+
+impl AttentionConfig {
+    /// The attention of one layer of a model.
+    pub fn of_layer(config: &Llama4Config, layer: usize) -> Self {
+        let uses_rope = config.uses_rope[layer];
+        Self::new(
+            config.hidden_size,
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+            config.attention_multiplier,
+        )
+        .with_bias(config.attention_bias)
+        .with_uses_rope(uses_rope)
+        .with_qk_norm((uses_rope && config.use_qk_norm).then_some(config.rms_norm_eps))
+        .with_temperature_tuning(!uses_rope && config.attn_temperature_tuning)
+    }
+
+    /// An attention with random weights.
+    pub fn init<B: Backend>(&self, device: &B::Device) -> Attention<B> {
+        let projection = |input, output| ProjectionConfig::new(input, output).with_bias(self.bias).init(device);
+        let (q_width, kv_width) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        Attention {
+            q_proj: projection(self.hidden, q_width),
+            k_proj: projection(self.hidden, kv_width),
+            v_proj: projection(self.hidden, kv_width),
+            o_proj: projection(q_width, self.hidden),
+            head_dim: self.head_dim,
+            scale: self.scale,
+            uses_rope: self.uses_rope,
+            qk_norm: self.qk_norm,
+            temperature_tuning: self.temperature_tuning,
+        }
+    }
+}
+
+/// Grouped-query attention over a [`LayerCache`].
+///
+/// RoPE layers: rotate q and k, then RMS-normalise each head of both (QK norm), attend within the chunk. NoPE layers: neither; scale q by
+/// its position's temperature, attend over everything. Cached keys are final: they never change later.
+#[derive(Module, Debug)]
+pub struct Attention<B: Backend> {
+    q_proj: Projection<B>,
+    k_proj: Projection<B>,
+    v_proj: Projection<B>,
+    o_proj: Projection<B>,
+    head_dim: usize,
+    scale: f64,
+    uses_rope: bool,
+    qk_norm: Option<f64>,
+    temperature_tuning: bool,
+}
+
+impl<B: Backend> Attention<B> {
+    /// Attend from the new tokens, whose keys and values are written to `cache`.
+    ///
+    /// # Shapes
+    /// - x: `[tokens, hidden]`
+    /// - output: same as `x`
+    pub fn forward(&self, x: Tensor<B, 2>, context: &StepContext<B>, cache: &mut LayerCache<B>) -> Tensor<B, 2> {
+        let mut queries = self.heads(self.q_proj.forward(x.clone()));
+        let mut keys = self.heads(self.k_proj.forward(x.clone()));
+        let values = self.heads(self.v_proj.forward(x));
+        if self.uses_rope {
+            queries = rotate(queries, &context.rotary);
+            keys = rotate(keys, &context.rotary);
+        }
+        if let Some(epsilon) = self.qk_norm {
+            queries = rms_normalize(queries, epsilon);
+            keys = rms_normalize(keys, epsilon);
+        }
+        if let (true, Some(temperature)) = (self.temperature_tuning, &context.temperature) {
+            let dtype: FloatDType = queries.dtype().into();
+            queries = (queries.cast(FloatDType::F32) * temperature.clone()).cast(dtype);
+        }
+
+        let rounds = rounds(&context.spans, cache.chunk());
+        let mut outputs = Vec::with_capacity(rounds.len());
+        for round in &rounds {
+            cache.write(round, &keys, &values);
+            outputs.push(ops::attention(&queries, cache, round, self.scale));
+        }
+        let attended = in_batch_order(outputs, &rounds);
+        let [tokens, heads, head_dim] = attended.dims();
+        self.o_proj.forward(attended.reshape([tokens, heads * head_dim]))
+    }
+
+    /// `[tokens, heads * head_dim]` to `[tokens, heads, head_dim]`.
+    fn heads(&self, x: Tensor<B, 2>) -> Tensor<B, 3> {
+        let [tokens, width] = x.dims();
+        x.reshape([tokens, width / self.head_dim, self.head_dim])
+    }
+}
+
+/// Put the outputs of the rounds back in the order of the batch.
+fn in_batch_order<B: Backend>(mut outputs: Vec<Tensor<B, 3>>, rounds: &[Vec<Piece>]) -> Tensor<B, 3> {
+    if outputs.len() == 1 {
+        return outputs.remove(0);
+    }
+    let joined = Tensor::cat(outputs, 0);
+    let came: Vec<usize> = rounds.iter().flatten().flat_map(|piece| piece.offset..piece.offset + piece.len).collect();
+    if came.is_sorted() {
+        return joined;
+    }
+    let mut places = vec![0_i32; came.len()];
+    for (place, &token) in came.iter().enumerate() {
+        places[token] = place as i32;
+    }
+    let shape = [places.len()];
+    let places = Tensor::<B, 1, Int>::from_data(TensorData::new(places, shape), &joined.device());
+    joined.select(0, places)
+}

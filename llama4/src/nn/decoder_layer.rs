@@ -1,0 +1,74 @@
+use burn::module::Module;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use super::moe::{Moe, MoeConfig, Routing};
+use super::{Attention, AttentionConfig, Mlp, MlpConfig, RmsNorm, RmsNormConfig, StepContext};
+use crate::Llama4Config;
+use crate::cache::LayerCache;
+
+/// What follows the attention: one MLP, or a mixture of experts.
+// One value a layer lives here, and modules are not moved around: boxing would gain nothing.
+#[allow(clippy::large_enum_variant)]
+#[derive(Module, Debug)]
+pub enum FeedForward<B: Backend> {
+    /// One MLP of width `intermediate_size_mlp`.
+    Dense(Mlp<B>),
+    /// Routed experts and a shared one, of width `intermediate_size`.
+    Moe(Moe<B>),
+}
+
+/// Pre-norm decoder layer: `h = x + Attention(norm(x))`, `y = h + FeedForward(norm(h))`.
+#[derive(Module, Debug)]
+pub struct DecoderLayer<B: Backend> {
+    input_layernorm: RmsNorm<B>,
+    self_attn: Attention<B>,
+    post_attention_layernorm: RmsNorm<B>,
+    feed_forward: FeedForward<B>,
+}
+
+/// A layer's output and what it did on the way.
+pub struct LayerOutput<B: Backend> {
+    /// The residual stream after the layer, `[tokens, hidden]`.
+    pub hidden: Tensor<B, 2>,
+    /// The attention's output before it is added, `[tokens, hidden]`.
+    pub attention: Tensor<B, 2>,
+    /// The router's choice, in a mixture of experts.
+    pub routing: Option<Routing<B>>,
+}
+
+impl<B: Backend> DecoderLayer<B> {
+    /// Layer `index` of a model, with random weights.
+    pub fn new(config: &Llama4Config, index: usize, device: &B::Device) -> Self {
+        let norm = || RmsNormConfig::new(config.hidden_size).with_epsilon(config.rms_norm_eps).init(device);
+        Self {
+            input_layernorm: norm(),
+            self_attn: AttentionConfig::of_layer(config, index).init(device),
+            post_attention_layernorm: norm(),
+            feed_forward: if config.is_moe(index) {
+                let (experts, top_k) = (config.num_local_experts, config.num_experts_per_tok);
+                FeedForward::Moe(
+                    MoeConfig::new(config.hidden_size, config.intermediate_size, experts, top_k).init(device),
+                )
+            } else {
+                FeedForward::Dense(MlpConfig::new(config.hidden_size, config.intermediate_size_mlp).init(device))
+            },
+        }
+    }
+
+    /// # Shapes
+    /// - x: `[tokens, hidden]`
+    pub fn forward(&self, x: Tensor<B, 2>, context: &StepContext<B>, cache: &mut LayerCache<B>) -> LayerOutput<B> {
+        let attention = self.self_attn.forward(self.input_layernorm.forward(x.clone()), context, cache);
+        let h = x + attention.clone();
+        let normed = self.post_attention_layernorm.forward(h.clone());
+        let (output, routing) = match &self.feed_forward {
+            FeedForward::Dense(mlp) => (mlp.forward(normed), None),
+            FeedForward::Moe(moe) => {
+                let (output, routing) = moe.forward(normed);
+                (output, Some(routing))
+            }
+        };
+        LayerOutput { hidden: h + output, attention, routing }
+    }
+}

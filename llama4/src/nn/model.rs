@@ -1,0 +1,96 @@
+use burn::module::{Ignored, Module};
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use super::output::Trace;
+use super::{
+    DecoderLayer, RmsNorm, RmsNormConfig, StepContext, TokenBatch, TokenEmbedding, TokenEmbeddingConfig,
+    inverse_frequencies,
+};
+use crate::Llama4Config;
+use crate::cache::KvCache;
+use crate::error::CacheError;
+
+/// The decoder without its head: embedding, layers, final norm.
+#[derive(Module, Debug)]
+pub struct Llama4Model<B: Backend> {
+    embed_tokens: TokenEmbedding<B>,
+    layers: Vec<DecoderLayer<B>>,
+    norm: RmsNorm<B>,
+    frequencies: Ignored<Vec<f64>>,
+}
+
+/// What the layers leave behind.
+pub struct DecoderOutput<B: Backend> {
+    /// Residual stream after the last layer, before the final norm, `[tokens, hidden]`.
+    pub hidden: Tensor<B, 2>,
+    /// Residual stream after each layer that was asked for, in increasing order.
+    pub selected: Vec<Tensor<B, 2>>,
+    /// Every layer's intermediate values, if asked for.
+    pub trace: Option<Trace<B>>,
+}
+
+impl<B: Backend> Llama4Model<B> {
+    /// A model with random weights.
+    pub fn new(config: &Llama4Config, device: &B::Device) -> Self {
+        Self {
+            embed_tokens: TokenEmbeddingConfig::new(config.vocab_size, config.hidden_size).init(device),
+            layers: (0..config.num_hidden_layers).map(|index| DecoderLayer::new(config, index, device)).collect(),
+            norm: RmsNormConfig::new(config.hidden_size).with_epsilon(config.rms_norm_eps).init(device),
+            frequencies: Ignored(inverse_frequencies(config)),
+        }
+    }
+
+    /// Run the layers over new tokens and remember their keys and values in `cache`.
+    ///
+    /// `selected` names layers whose output is wanted; `trace` asks for every layer's intermediate values.
+    ///
+    /// # Errors
+    /// If the batch does not fit the cache. Nothing has changed then.
+    pub fn forward(
+        &self,
+        config: &Llama4Config,
+        batch: &TokenBatch<B>,
+        cache: &mut KvCache<B>,
+        selected: &[usize],
+        trace: bool,
+    ) -> Result<DecoderOutput<B>, CacheError> {
+        if cache.num_layers() != self.layers.len() {
+            return Err(CacheError::Layers { expected: self.layers.len(), found: cache.num_layers() });
+        }
+        let found = batch.tokens.dims()[0];
+        if found != batch.len() {
+            return Err(CacheError::TokenCount { expected: batch.len(), found });
+        }
+        let spans = cache.spans(&batch.sequences)?;
+        let context = StepContext::new(config, &self.frequencies.0, spans, &batch.tokens.device());
+
+        let mut hidden = self.embed_tokens.forward(batch.tokens.clone());
+        let mut kept = Vec::new();
+        let mut traced = trace.then(Trace::default);
+        for (index, layer) in self.layers.iter().enumerate() {
+            let output = layer.forward(hidden, &context, cache.layer(index));
+            hidden = output.hidden;
+            if selected.contains(&index) {
+                kept.push(hidden.clone());
+            }
+            if let Some(trace) = &mut traced {
+                trace.attention.push(output.attention);
+                trace.layers.push(hidden.clone());
+                trace.routing.push(output.routing);
+            }
+        }
+        cache.advance(&context.spans);
+        Ok(DecoderOutput { hidden, selected: kept, trace: traced })
+    }
+
+    /// The final norm. `[tokens, hidden]` to the same.
+    pub fn normalize(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.norm.forward(hidden)
+    }
+
+    /// The token embedding.
+    pub fn embedding(&self) -> &TokenEmbedding<B> {
+        &self.embed_tokens
+    }
+}

@@ -1,0 +1,183 @@
+use burn::config::Config;
+use burn::module::{Module, Param};
+use burn::nn::Initializer;
+use burn::tensor::activation::silu;
+use burn::tensor::backend::Backend;
+use burn::tensor::{FloatDType, Int, Tensor, TensorData};
+
+use super::Routing;
+use crate::ops;
+
+/// Elements that one tensor of experts may hold: 2²⁸, 1 GiB in `f32`. wgpu binds between 128 MiB and 4 GiB at once, and kernels
+/// index with 32 bits.
+const ELEMENTS_PER_TENSOR: usize = 1 << 28;
+
+/// Configuration of [`Experts`].
+#[derive(Config, Debug)]
+pub struct ExpertsConfig {
+    /// Width of input and output.
+    pub hidden: usize,
+    /// Width in between.
+    pub intermediate: usize,
+    /// Number of experts.
+    pub experts: usize,
+    /// Elements that one tensor may hold; experts are split into groups that stay below it (an expert itself is never split).
+    #[config(default = "ELEMENTS_PER_TENSOR")]
+    pub elements_per_tensor: usize,
+}
+
+impl ExpertsConfig {
+    /// Number of experts in each group: as many as fit a tensor.
+    pub fn group_sizes(&self) -> Vec<usize> {
+        let fit = (self.elements_per_tensor / (2 * self.intermediate * self.hidden)).clamp(1, self.experts.max(1));
+        (0..self.experts).step_by(fit).map(|first| fit.min(self.experts - first)).collect()
+    }
+
+    /// Experts with random weights.
+    pub fn init<B: Backend>(&self, device: &B::Device) -> Experts<B> {
+        let normal = Initializer::Normal { mean: 0.0, std: 0.02 };
+        let groups = self
+            .group_sizes()
+            .into_iter()
+            .map(|size| ExpertGroup {
+                gate_up_proj: normal.init([size, 2 * self.intermediate, self.hidden], device),
+                down_proj: normal.init([size, self.hidden, self.intermediate], device),
+            })
+            .collect();
+        Experts { groups }
+    }
+}
+
+/// Consecutive experts, one tensor each for the two products.
+///
+/// Turned against Hugging Face's files, `[experts, in, out]` there: here an output is a contiguous row, as in every projection.
+#[derive(Module, Debug)]
+pub struct ExpertGroup<B: Backend> {
+    /// `[experts, 2 * intermediate, hidden]`, the gate's rows first, then up's.
+    gate_up_proj: Param<Tensor<B, 3>>,
+    /// `[experts, hidden, intermediate]`.
+    down_proj: Param<Tensor<B, 3>>,
+}
+
+/// The routed experts: `Expert_e(z) = D_e (silu(G_e z) · U_e z)`, each run only for the tokens that chose it.
+#[derive(Module, Debug)]
+pub struct Experts<B: Backend> {
+    groups: Vec<ExpertGroup<B>>,
+}
+
+impl<B: Backend> Experts<B> {
+    /// Sum over each token's chosen experts of `Expert_e(s_e · x)`.
+    ///
+    /// # Shapes
+    /// - x: `[tokens, hidden]`
+    /// - output: same as `x`
+    pub fn forward(&self, x: Tensor<B, 2>, routing: &Routing<B>) -> Tensor<B, 2> {
+        let [tokens, hidden] = x.dims();
+        let top_k = routing.top_k;
+        let device = x.device();
+        let sorted = SortedTokens::new(&routing.experts, top_k);
+        let index = |values: Vec<i32>| {
+            let shape = [values.len()];
+            Tensor::<B, 1, Int>::from_data(TensorData::new(values, shape), &device)
+        };
+
+        // Choices are numbered token by token: choice c is of token c / top_k.
+        let dtype: FloatDType = x.dtype().into();
+        let scores = routing.scores.clone().cast(dtype).reshape([tokens * top_k, 1]);
+        let (x, scores) = if sorted.in_order {
+            (x, scores)
+        } else {
+            (x.select(0, index(sorted.tokens)), scores.select(0, index(sorted.choices)))
+        };
+        let y = self.forward_sorted(x * scores, &sorted.experts);
+        let y = if sorted.in_order { y } else { y.select(0, index(sorted.places)) };
+        if top_k == 1 { y } else { y.reshape([tokens, top_k, hidden]).sum_dim(1).reshape([tokens, hidden]) }
+    }
+
+    /// Run rows that stand in the order of their experts.
+    fn forward_sorted(&self, x: Tensor<B, 2>, experts: &[usize]) -> Tensor<B, 2> {
+        let (mut first, mut start) = (0, 0);
+        let mut outputs = Vec::new();
+        for group in &self.groups {
+            let size = group.gate_up_proj.dims()[0];
+            let mut counts = vec![0; size];
+            for &expert in &experts[start..] {
+                if expert >= first + size {
+                    break;
+                }
+                counts[expert - first] += 1;
+            }
+            let rows = counts.iter().sum();
+            if rows > 0 {
+                outputs.push(group.forward(x.clone().narrow(0, start, rows), &counts));
+            }
+            first += size;
+            start += rows;
+        }
+        if outputs.len() == 1 { outputs.remove(0) } else { Tensor::cat(outputs, 0) }
+    }
+}
+
+impl<B: Backend> ExpertGroup<B> {
+    /// `x [rows, hidden]`, sorted by expert, `counts` rows for each.
+    fn forward(&self, x: Tensor<B, 2>, counts: &[usize]) -> Tensor<B, 2> {
+        let intermediate = self.down_proj.dims()[2];
+        let gate_up = ops::grouped_linear(x, self.gate_up_proj.val(), counts);
+        let gate = gate_up.clone().narrow(1, 0, intermediate);
+        let up = gate_up.narrow(1, intermediate, intermediate);
+        ops::grouped_linear(silu(gate) * up, self.down_proj.val(), counts)
+    }
+}
+
+/// Tokens' choices sorted by expert, stably.
+struct SortedTokens {
+    /// Expert of each sorted row.
+    experts: Vec<usize>,
+    /// Choice that each sorted row is.
+    choices: Vec<i32>,
+    /// Token of each sorted row.
+    tokens: Vec<i32>,
+    /// Sorted row of each choice.
+    places: Vec<i32>,
+    /// Whether sorting changed nothing (a single token, or all to one expert).
+    in_order: bool,
+}
+
+impl SortedTokens {
+    fn new(chosen: &[usize], top_k: usize) -> Self {
+        let mut choices: Vec<usize> = (0..chosen.len()).collect();
+        choices.sort_by_key(|&choice| chosen[choice]);
+        let mut places = vec![0; choices.len()];
+        for (place, &choice) in choices.iter().enumerate() {
+            places[choice] = place as i32;
+        }
+        Self {
+            experts: choices.iter().map(|&choice| chosen[choice]).collect(),
+            tokens: choices.iter().map(|&choice| (choice / top_k) as i32).collect(),
+            in_order: top_k == 1 && choices.is_sorted(),
+            choices: choices.into_iter().map(|choice| choice as i32).collect(),
+            places,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_stay_below_the_tensor_limit() {
+        let config = ExpertsConfig::new(8, 4, 5).with_elements_per_tensor(2 * 64);
+        assert_eq!(config.group_sizes(), [2, 2, 1]);
+        assert_eq!(config.with_elements_per_tensor(1).group_sizes(), [1; 5]);
+        assert_eq!(ExpertsConfig::new(5120, 8192, 16).group_sizes(), [3, 3, 3, 3, 3, 1]);
+    }
+
+    #[test]
+    fn sorting_is_undone_by_places() {
+        let sorted = SortedTokens::new(&[2, 0, 1, 2, 0, 1], 2);
+        assert_eq!(sorted.experts, [0, 0, 1, 1, 2, 2]);
+        assert_eq!(sorted.tokens, [0, 2, 1, 2, 0, 1]);
+        assert_eq!(sorted.places, [4, 0, 2, 5, 1, 3]);
+    }
+}

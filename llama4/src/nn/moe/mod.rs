@@ -1,0 +1,61 @@
+//! Mixture of experts: a sigmoid router, routed experts and one shared expert.
+
+mod experts;
+mod router;
+
+pub use experts::{ExpertGroup, Experts, ExpertsConfig};
+pub use router::{Router, RouterConfig, Routing};
+
+use burn::config::Config;
+use burn::module::Module;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use super::{Mlp, MlpConfig};
+
+/// Configuration of [`Moe`].
+#[derive(Config, Debug)]
+pub struct MoeConfig {
+    /// Width of input and output.
+    pub hidden: usize,
+    /// Width of each routed expert and of the shared one.
+    pub intermediate: usize,
+    /// Routed experts.
+    pub experts: usize,
+    /// Experts that each token is sent to.
+    pub top_k: usize,
+}
+
+impl MoeConfig {
+    /// A layer with random weights.
+    pub fn init<B: Backend>(&self, device: &B::Device) -> Moe<B> {
+        Moe {
+            router: RouterConfig::new(self.hidden, self.experts, self.top_k).init(device),
+            experts: ExpertsConfig::new(self.hidden, self.intermediate, self.experts).init(device),
+            shared_expert: MlpConfig::new(self.hidden, self.intermediate).init(device),
+        }
+    }
+}
+
+/// Mixture of experts: `y = Shared(x) + Σ Expert_e(s_e · x)` over the chosen experts.
+///
+/// The score is on the expert's *input*, inside the nonlinearity, not a weight on its output.
+#[derive(Module, Debug)]
+pub struct Moe<B: Backend> {
+    router: Router<B>,
+    experts: Experts<B>,
+    shared_expert: Mlp<B>,
+}
+
+impl<B: Backend> Moe<B> {
+    /// The layer's output, and the router's choice.
+    ///
+    /// # Shapes
+    /// - x: `[tokens, hidden]`
+    /// - output: same as `x`
+    pub fn forward(&self, x: Tensor<B, 2>) -> (Tensor<B, 2>, Routing<B>) {
+        let routing = self.router.forward(x.clone());
+        let routed = self.experts.forward(x.clone(), &routing);
+        (self.shared_expert.forward(x) + routed, routing)
+    }
+}

@@ -1,0 +1,82 @@
+use burn::config::Config;
+use burn::module::{Module, Param};
+use burn::nn::Initializer;
+use burn::tensor::activation::sigmoid;
+use burn::tensor::backend::Backend;
+use burn::tensor::{FloatDType, Int, Tensor, TensorData};
+
+use crate::ops;
+
+/// Configuration of [`Router`].
+#[derive(Config, Debug)]
+pub struct RouterConfig {
+    /// Width of the input.
+    pub hidden: usize,
+    /// Experts to choose from.
+    pub experts: usize,
+    /// Experts chosen for each token.
+    pub top_k: usize,
+}
+
+impl RouterConfig {
+    /// A router with random weight.
+    pub fn init<B: Backend>(&self, device: &B::Device) -> Router<B> {
+        Router {
+            weight: Initializer::Normal { mean: 0.0, std: 0.02 }.init([self.experts, self.hidden], device),
+            top_k: self.top_k,
+        }
+    }
+}
+
+/// Top-k of `r = W x`, scored `sigmoid(r)` each: no softmax, no renormalisation. All in `f32`.
+#[derive(Module, Debug)]
+pub struct Router<B: Backend> {
+    weight: Param<Tensor<B, 2>>,
+    top_k: usize,
+}
+
+/// What a router chose for each token.
+#[derive(Debug, Clone)]
+pub struct Routing<B: Backend> {
+    /// Router logits, `f32`, `[tokens, experts]`.
+    pub logits: Tensor<B, 2>,
+    /// Scores of the chosen experts, `f32`, `[tokens, top_k]`, highest first.
+    pub scores: Tensor<B, 2>,
+    /// Chosen experts, token by token, highest logit first; of equal logits the lower index.
+    pub experts: Vec<usize>,
+    /// Experts per token.
+    pub top_k: usize,
+}
+
+impl<B: Backend> Router<B> {
+    /// # Shapes
+    /// - x: `[tokens, hidden]`
+    pub fn forward(&self, x: Tensor<B, 2>) -> Routing<B> {
+        let logits = ops::linear(x.cast(FloatDType::F32), self.weight.val().cast(FloatDType::F32));
+        let [tokens, count] = logits.dims();
+        // The plain definition sorts tokens by expert on the host, so it waits for the logits here.
+        let host: Vec<f32> = logits.to_data().iter::<f32>().collect();
+        let experts: Vec<usize> = host.chunks(count).flat_map(|row| top_k(row, self.top_k)).collect();
+        let ids: Vec<i32> = experts.iter().map(|&expert| expert as i32).collect();
+        let ids = Tensor::<B, 2, Int>::from_data(TensorData::new(ids, [tokens, self.top_k]), &logits.device());
+        Routing { scores: sigmoid(logits.clone().gather(1, ids)), logits, experts, top_k: self.top_k }
+    }
+}
+
+/// Indices of the `k` largest values, largest first; of equal values the lower index.
+fn top_k(row: &[f32], k: usize) -> impl Iterator<Item = usize> + use<> {
+    let mut order: Vec<usize> = (0..row.len()).collect();
+    order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
+    order.into_iter().take(k)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ties_go_to_the_lower_expert() {
+        assert_eq!(top_k(&[0.5, 2.0, 2.0, 1.0], 2).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(top_k(&[0.0, 0.0, 0.0], 1).collect::<Vec<_>>(), [0]);
+    }
+}

@@ -1,0 +1,60 @@
+use burn::config::Config;
+use burn::module::{Module, Param};
+use burn::nn::Initializer;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use crate::ops;
+
+/// Configuration of [`Projection`].
+#[derive(Config, Debug)]
+pub struct ProjectionConfig {
+    /// Width of the input, `in`.
+    pub input: usize,
+    /// Width of the output, `out`.
+    pub output: usize,
+    /// Whether a bias is added.
+    #[config(default = false)]
+    pub bias: bool,
+    /// Distribution of a fresh weight.
+    #[config(default = "Initializer::Normal { mean: 0.0, std: 0.02 }")]
+    pub initializer: Initializer,
+}
+
+impl ProjectionConfig {
+    /// A projection with random weight and zero bias.
+    pub fn init<B: Backend>(&self, device: &B::Device) -> Projection<B> {
+        Projection {
+            weight: self.initializer.init([self.output, self.input], device),
+            bias: self.bias.then(|| Initializer::Zeros.init([self.output], device)),
+        }
+    }
+}
+
+/// Linear map with the checkpoint's orientation: `y = x Wᵀ + b`, W `[out, in]`.
+///
+/// Not burn's `Linear`, which holds `[in, out]`: here one output is one contiguous row, which is what decoding, block
+/// quantisation along `in` and the files on disk have in common.
+#[derive(Module, Debug)]
+pub struct Projection<B: Backend> {
+    weight: Param<Tensor<B, 2>>,
+    bias: Option<Param<Tensor<B, 1>>>,
+}
+
+impl<B: Backend> Projection<B> {
+    /// # Shapes
+    /// - x: `[tokens, in]`
+    /// - output: `[tokens, out]`
+    pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let y = ops::linear(x, self.weight.val());
+        match &self.bias {
+            Some(bias) => y + bias.val().unsqueeze(),
+            None => y,
+        }
+    }
+
+    /// The weight, `[out, in]`.
+    pub fn weight(&self) -> Tensor<B, 2> {
+        self.weight.val()
+    }
+}

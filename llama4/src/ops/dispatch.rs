@@ -1,0 +1,103 @@
+//! Which implementation an operation runs: the only file that looks at which backend it is on.
+//!
+//! A tensor's primitive is compared with those of the backends that have kernels here. Under `Autodiff<B>` the primitive is autodiff's own, so
+//! the comparison fails and the plain definition runs, as it must: that is what gets differentiated.
+
+#[cfg(not(feature = "ndarray"))]
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+/// What runs an operation on some backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActiveKernels {
+    /// Name of the operation.
+    pub operation: &'static str,
+    /// `plain`, or the name of the kernel and the instructions it uses.
+    pub implementation: &'static str,
+}
+
+/// Which implementation of each operation runs on `B`.
+pub fn active_kernels<B: Backend>() -> Vec<ActiveKernels> {
+    let rows = row_kernel::<B>();
+    [("linear, up to 8 rows", rows), ("grouped linear, up to 8 rows a group", rows)]
+        .into_iter()
+        .chain([("linear, more rows", "plain"), ("attention", "plain")])
+        .map(|(operation, implementation)| ActiveKernels { operation, implementation })
+        .collect()
+}
+
+#[cfg(not(feature = "ndarray"))]
+fn row_kernel<B: Backend>() -> &'static str {
+    "plain"
+}
+
+#[cfg(not(feature = "ndarray"))]
+pub(super) fn linear<B: Backend>(_x: &Tensor<B, 2>, _weight: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+    None
+}
+
+#[cfg(not(feature = "ndarray"))]
+pub(super) fn grouped_linear<B: Backend>(
+    _x: &Tensor<B, 2>,
+    _weights: &Tensor<B, 3>,
+    _counts: &[usize],
+) -> Option<Tensor<B, 2>> {
+    None
+}
+
+#[cfg(feature = "ndarray")]
+use on_ndarray::row_kernel;
+#[cfg(feature = "ndarray")]
+pub(super) use on_ndarray::{grouped_linear, linear};
+
+#[cfg(feature = "ndarray")]
+mod on_ndarray {
+    use std::any::{Any, TypeId};
+
+    use burn::tensor::backend::Backend;
+    use burn::tensor::{Tensor, TensorPrimitive};
+    use burn_ndarray::NdArrayTensor;
+
+    use crate::ops::cpu;
+
+    pub(super) fn row_kernel<B: Backend>() -> &'static str {
+        if runs_on::<B>() { cpu::instructions() } else { "plain" }
+    }
+
+    pub(in crate::ops) fn linear<B: Backend>(x: &Tensor<B, 2>, weight: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+        let count = x.dims()[0];
+        let y = cpu::row_product(&primitive(x)?, &primitive(weight)?, &[count])?;
+        wrap(y)
+    }
+
+    pub(in crate::ops) fn grouped_linear<B: Backend>(
+        x: &Tensor<B, 2>,
+        weights: &Tensor<B, 3>,
+        counts: &[usize],
+    ) -> Option<Tensor<B, 2>> {
+        wrap(cpu::row_product(&primitive(x)?, &primitive(weights)?, counts)?)
+    }
+
+    fn runs_on<B: Backend>() -> bool {
+        TypeId::of::<B::FloatTensorPrimitive>() == TypeId::of::<NdArrayTensor>()
+    }
+
+    /// The tensor as burn-ndarray's, if that is what it is. Shares the storage.
+    fn primitive<B: Backend, const D: usize>(tensor: &Tensor<B, D>) -> Option<NdArrayTensor> {
+        if !runs_on::<B>() {
+            return None;
+        }
+        match tensor.clone().into_primitive() {
+            TensorPrimitive::Float(primitive) => {
+                (Box::new(primitive) as Box<dyn Any>).downcast().ok().map(|primitive| *primitive)
+            }
+            TensorPrimitive::QFloat(_) => None,
+        }
+    }
+
+    /// Back to the caller's backend.
+    fn wrap<B: Backend, const D: usize>(tensor: NdArrayTensor) -> Option<Tensor<B, D>> {
+        let primitive = (Box::new(tensor) as Box<dyn Any>).downcast().ok()?;
+        Some(Tensor::from_primitive(TensorPrimitive::Float(*primitive)))
+    }
+}
