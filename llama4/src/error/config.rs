@@ -1,3 +1,87 @@
-/// Errors of `config`.
+use std::path::PathBuf;
+
+/// What can be wrong with a `config.json`, a configuration made by hand, or a wish about how to run the model.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {}
+pub enum ConfigError {
+    /// The file is not there or cannot be read.
+    #[error("cannot read {}: {error}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// The text is no JSON, or a key holds another type than expected.
+    #[error("not a valid configuration: {error}")]
+    Json {
+        /// Names the key, line and column.
+        error: serde_json::Error,
+    },
+    /// An error in the content of a file.
+    #[error("{}: {error}", file.display())]
+    InFile {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong in it.
+        error: Box<ConfigError>,
+    },
+    /// A key that has no default is absent.
+    #[error("`{field}` is missing; it has no default")]
+    Missing {
+        /// The key, as `config.json` spells it.
+        field: &'static str,
+    },
+    /// A value that breaks a rule.
+    #[error("`{field}` is {value}, but {rule}")]
+    Invalid {
+        /// The field.
+        field: &'static str,
+        /// Its value, as found.
+        value: String,
+        /// The rule it breaks, with the operands.
+        rule: String,
+    },
+    /// A value with a meaning that is not implemented.
+    #[error("`{field}` {value} is not supported; supported: {supported}")]
+    Unsupported {
+        /// The field.
+        field: &'static str,
+        /// Its value, as found.
+        value: String,
+        /// What can be used instead.
+        supported: &'static str,
+    },
+}
+
+impl ConfigError {
+    pub(crate) fn invalid(
+        field: &'static str,
+        value: impl ToString,
+        rule: impl Into<String>,
+    ) -> Self {
+        Self::Invalid {
+            field,
+            value: value.to_string(),
+            rule: rule.into(),
+        }
+    }
+
+    pub(crate) fn unsupported(
+        field: &'static str,
+        value: impl ToString,
+        supported: &'static str,
+    ) -> Self {
+        Self::Unsupported {
+            field,
+            value: value.to_string(),
+            supported,
+        }
+    }
+
+    pub(crate) fn in_file(self, file: impl Into<PathBuf>) -> Self {
+        Self::InFile {
+            file: file.into(),
+            error: Box::new(self),
+        }
+    }
+}
