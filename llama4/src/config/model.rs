@@ -1,6 +1,8 @@
 use burn::tensor::DType;
 use serde::{Deserialize, Serialize};
 
+use super::QuantConfig;
+
 /// RoPE frequency scaling of type `llama3` (static, the same at any length).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Llama3RopeScalingParams {
@@ -78,7 +80,13 @@ pub struct Llama4Config {
     pub eos_token_ids: Vec<u32>,
     /// Token that fills up a row.
     pub pad_token_id: Option<u32>,
+    /// How the checkpoint's weights are quantised; `None` where they are plain floats.
+    #[serde(default)]
+    pub quant_config: Option<QuantConfig>,
 }
+
+/// More layers than this are refused: lists with an entry per layer are built from the number alone.
+pub(super) const MAX_LAYERS: usize = 65_536;
 
 impl Llama4Config {
     /// Whether `layer` is a mixture of experts.
@@ -88,7 +96,13 @@ impl Llama4Config {
 
     /// Positions that `layer` can look back over at most: its chunk, or `None` for all.
     pub fn chunk_size(&self, layer: usize) -> Option<usize> {
+        let chunked = self.uses_chunked_attention.get(layer).copied();
         self.attention_chunk_size
-            .filter(|_| self.uses_chunked_attention[layer])
+            .filter(|_| chunked.unwrap_or(false))
+    }
+
+    /// `1 / sqrt(head_dim)`, the scale of attention scores in every Llama 4.
+    pub(super) fn attention_multiplier_for(head_dim: usize) -> f64 {
+        1.0 / (head_dim as f64).sqrt()
     }
 }

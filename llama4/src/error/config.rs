@@ -11,10 +11,10 @@ pub enum ConfigError {
         /// What the system said.
         error: std::io::Error,
     },
-    /// The text is no JSON, or a key holds another type than expected.
-    #[error("not a valid configuration: {error}")]
+    /// The text is not a JSON object.
+    #[error("not a JSON object: {error}")]
     Json {
-        /// Names the key, line and column.
+        /// What is wrong, and in which line and column.
         error: serde_json::Error,
     },
     /// An error in the content of a file.
@@ -28,53 +28,59 @@ pub enum ConfigError {
     /// A key that has no default is absent.
     #[error("`{field}` is missing; it has no default")]
     Missing {
-        /// The key, as `config.json` spells it.
-        field: &'static str,
+        /// The key, with the keys it is under.
+        field: String,
     },
     /// A value that breaks a rule.
     #[error("`{field}` is {value}, but {rule}")]
     Invalid {
-        /// The field.
-        field: &'static str,
+        /// The field, with the keys it is under.
+        field: String,
         /// Its value, as found.
         value: String,
         /// The rule it breaks, with the operands.
         rule: String,
     },
     /// A value with a meaning that is not implemented.
-    #[error("`{field}` {value} is not supported; supported: {supported}")]
+    #[error("`{field}` is {value}, which is not supported; supported: {supported}")]
     Unsupported {
-        /// The field.
-        field: &'static str,
+        /// The field, with the keys it is under.
+        field: String,
         /// Its value, as found.
         value: String,
         /// What can be used instead.
-        supported: &'static str,
+        supported: String,
     },
 }
 
 impl ConfigError {
+    pub(crate) fn missing(field: impl Into<String>) -> Self {
+        Self::Missing {
+            field: field.into(),
+        }
+    }
+
     pub(crate) fn invalid(
-        field: &'static str,
+        field: impl Into<String>,
         value: impl ToString,
         rule: impl Into<String>,
     ) -> Self {
         Self::Invalid {
-            field,
+            field: field.into(),
             value: value.to_string(),
             rule: rule.into(),
         }
     }
 
     pub(crate) fn unsupported(
-        field: &'static str,
+        field: impl Into<String>,
         value: impl ToString,
-        supported: &'static str,
+        supported: impl Into<String>,
     ) -> Self {
         Self::Unsupported {
-            field,
+            field: field.into(),
             value: value.to_string(),
-            supported,
+            supported: supported.into(),
         }
     }
 
