@@ -1,1 +1,48 @@
-//! import
+//! A checkpoint on disk becomes a model: [`Checkpoint::open`], [`Checkpoint::load`], or [`load`] for both.
+//!
+//! Loading is strict. Headers are read first and compared with the model's own list of parameters; a tensor that is missing, left over,
+//! misshapen or of a type that cannot be loaded is an error that names it and its file, before any weight is read. Vision tensors of
+//! multimodal checkpoints are skipped by prefix and counted.
+//!
+//! A configuration that says the head is not tied to the embedding needs an `lm_head.weight`: that the file lacks it is an
+//! error here, where Modular MAX ties the two in silence.
+
+mod blob;
+mod checkpoint;
+mod header;
+mod index;
+mod names;
+mod plan;
+mod report;
+mod snapshots;
+mod source;
+mod stored;
+mod values;
+
+use std::ops::ControlFlow;
+
+use burn::tensor::backend::Backend;
+
+use crate::error::ImportError;
+
+pub use checkpoint::{Checkpoint, LoadOptions, Loaded};
+pub use names::{ExpectedTensor, Layout, expected_tensors};
+pub use report::{LoadProgress, LoadReport, WeightsForm};
+pub use source::{EmbeddedModel, ModelSource};
+pub use stored::StoredDtype;
+
+/// Open a checkpoint and load it: [`Checkpoint::open`] and [`Checkpoint::load`].
+///
+/// # Errors
+/// As those two.
+pub fn load<B: Backend>(
+    source: impl Into<ModelSource>,
+    options: &LoadOptions,
+    device: &B::Device,
+    progress: impl FnMut(LoadProgress<'_>) -> ControlFlow<()>,
+) -> Result<Loaded<B>, ImportError> {
+    Checkpoint::open(source)?.load(options, device, progress)
+}
+
+#[cfg(test)]
+mod tests;
