@@ -97,8 +97,7 @@ impl Llama4Config {
     /// Positions that `layer` can look back over at most: its chunk, or `None` for all.
     pub fn chunk_size(&self, layer: usize) -> Option<usize> {
         let chunked = self.uses_chunked_attention.get(layer).copied();
-        self.attention_chunk_size
-            .filter(|_| chunked.unwrap_or(false))
+        self.attention_chunk_size.filter(|_| chunked.unwrap_or(false))
     }
 
     /// `1 / sqrt(head_dim)`, the scale of attention scores in every Llama 4.

@@ -26,29 +26,19 @@ pub struct ParameterCount {
 impl ParameterCount {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.without_routed_experts()
-            .saturating_add(self.routed_experts)
+        self.without_routed_experts().saturating_add(self.routed_experts)
     }
 
     /// Those that one token meets: all but the routed experts it is not sent to, and of the embedding the whole (so that
     /// the number compares with the published ones).
     pub fn active(&self) -> u64 {
-        self.without_routed_experts()
-            .saturating_add(self.routed_experts_active)
+        self.without_routed_experts().saturating_add(self.routed_experts_active)
     }
 
     fn without_routed_experts(&self) -> u64 {
-        [
-            self.embedding,
-            self.head,
-            self.attention,
-            self.dense_mlp,
-            self.shared_experts,
-            self.routers,
-            self.norms,
-        ]
-        .into_iter()
-        .fold(0, u64::saturating_add)
+        [self.embedding, self.head, self.attention, self.dense_mlp, self.shared_experts, self.routers, self.norms]
+            .into_iter()
+            .fold(0, u64::saturating_add)
     }
 }
 
@@ -63,9 +53,7 @@ impl Llama4Config {
         // Query and output are `[queries, hidden]`, key and value `[keys, hidden]`, and each projection may have a bias.
         let weights = product(&[2, hidden]).saturating_mul(queries.saturating_add(keys));
         let biases = match self.attention_bias {
-            true => queries
-                .saturating_add(keys.saturating_mul(2))
-                .saturating_add(hidden as u128),
+            true => queries.saturating_add(keys.saturating_mul(2)).saturating_add(hidden as u128),
             false => 0,
         };
         let embedding = product(&[self.vocab_size, hidden]);
@@ -74,16 +62,8 @@ impl Llama4Config {
         let experts = |each: usize| clamp(product(&[moe, each]).saturating_mul(expert));
         ParameterCount {
             embedding: clamp(embedding),
-            head: if self.tie_word_embeddings {
-                0
-            } else {
-                clamp(embedding)
-            },
-            attention: clamp(
-                weights
-                    .saturating_add(biases)
-                    .saturating_mul(layers as u128),
-            ),
+            head: if self.tie_word_embeddings { 0 } else { clamp(embedding) },
+            attention: clamp(weights.saturating_add(biases).saturating_mul(layers as u128)),
             dense_mlp: clamp(product(&[layers.saturating_sub(moe)]).saturating_mul(dense)),
             shared_experts: experts(1),
             routed_experts: experts(self.num_local_experts),
@@ -95,9 +75,7 @@ impl Llama4Config {
 }
 
 fn product(sizes: &[usize]) -> u128 {
-    sizes.iter().fold(1, |product: u128, &size| {
-        product.saturating_mul(size as u128)
-    })
+    sizes.iter().fold(1, |product: u128, &size| product.saturating_mul(size as u128))
 }
 
 fn clamp(count: u128) -> u64 {

@@ -6,10 +6,7 @@ const INTERVAL: usize = 4;
 impl Llama4Config {
     /// Llama 4 Scout 17B-16E Instruct: every layer a mixture of 16 experts; 107.77e9 parameters.
     pub fn scout() -> Self {
-        Self {
-            rope_scaling_params: Some(scout_scaling()),
-            ..Self::released(16, (0..48).collect())
-        }
+        Self { rope_scaling_params: Some(scout_scaling()), ..Self::released(16, (0..48).collect()) }
     }
 
     /// Llama 4 Maverick 17B-128E Instruct: every second layer a mixture of 128 experts, no QK norm; 400.71e9 parameters.
@@ -101,11 +98,7 @@ impl Llama4Config {
 
     /// For tests: Maverick's shape, dense and mixture-of-experts layers in turn, no QK norm.
     pub fn tiny_dense_and_moe() -> Self {
-        Self {
-            moe_layers: vec![1, 3],
-            use_qk_norm: false,
-            ..Self::tiny_moe()
-        }
+        Self { moe_layers: vec![1, 3], use_qk_norm: false, ..Self::tiny_moe() }
     }
 
     /// For tests: a chunk of 4, RoPE in every second layer only, and a temperature that rises every third position, so
@@ -135,12 +128,7 @@ impl Llama4Config {
 }
 
 fn scout_scaling() -> Llama3RopeScalingParams {
-    Llama3RopeScalingParams {
-        factor: 16.0,
-        low_freq_factor: 1.0,
-        high_freq_factor: 1.0,
-        orig_max_position: 8192,
-    }
+    Llama3RopeScalingParams { factor: 16.0, low_freq_factor: 1.0, high_freq_factor: 1.0, orig_max_position: 8192 }
 }
 
 #[cfg(test)]
@@ -164,11 +152,9 @@ mod tests {
 
     #[test]
     fn parameters_are_as_many_as_released() {
-        for (config, billions) in [
-            (Llama4Config::scout(), 107.77),
-            (Llama4Config::maverick(), 400.71),
-            (Llama4Config::guard4(), 11.13),
-        ] {
+        for (config, billions) in
+            [(Llama4Config::scout(), 107.77), (Llama4Config::maverick(), 400.71), (Llama4Config::guard4(), 11.13)]
+        {
             let total = config.parameter_count().total() as f64 / 1e9;
             assert!((total - billions).abs() < 0.005, "{total} vs {billions}");
         }

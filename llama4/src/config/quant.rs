@@ -41,9 +41,7 @@ fn bits(quant: &Section) -> Result<Option<usize>, ConfigError> {
     let Some(groups) = quant.object("config_groups")? else {
         return Ok(None);
     };
-    let bits = groups
-        .values()
-        .find_map(|group| group.get("weights")?.get("num_bits")?.as_u64());
+    let bits = groups.values().find_map(|group| group.get("weights")?.get("num_bits")?.as_u64());
     Ok(bits.and_then(|bits| usize::try_from(bits).ok()))
 }
 

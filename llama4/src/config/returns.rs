@@ -35,11 +35,7 @@ impl ReturnLogits {
     /// When no position at all is asked for.
     pub fn validate(&self) -> Result<(), ConfigError> {
         match self {
-            Self::Variable(0) => Err(ConfigError::invalid(
-                Self::FIELD,
-                self,
-                "at least one position is needed",
-            )),
+            Self::Variable(0) => Err(ConfigError::invalid(Self::FIELD, self, "at least one position is needed")),
             _ => Ok(()),
         }
     }
@@ -64,9 +60,7 @@ impl FromStr for ReturnLogits {
         let mode = match (word.as_str(), operand) {
             ("last_token", None) => Self::LastToken,
             ("variable", None) => Self::Variable(1),
-            ("variable", Some(count)) => {
-                Self::Variable(count.trim().parse().map_err(|_| unknown())?)
-            }
+            ("variable", Some(count)) => Self::Variable(count.trim().parse().map_err(|_| unknown())?),
             ("all", None) => Self::All,
             _ => return Err(unknown()),
         };
@@ -98,8 +92,7 @@ pub enum ReturnHiddenStates {
 
 impl ReturnHiddenStates {
     const FIELD: &'static str = "return_hidden_states";
-    const WORDS: &'static str =
-        "none, last, last-per-device, all, all-normalized, selected-layers:I,J,...";
+    const WORDS: &'static str = "none, last, last-per-device, all, all-normalized, selected-layers:I,J,...";
 
     /// The mode that returns the outputs of `layers`, in increasing order whatever the order given.
     ///
@@ -133,10 +126,7 @@ impl ReturnHiddenStates {
         } else if layers.windows(2).any(|pair| pair[0] >= pair[1]) {
             "its layers must increase, each named once".to_string()
         } else if layers.iter().any(|&layer| layer >= num_hidden_layers) {
-            format!(
-                "the model's layers are 0 to {}",
-                num_hidden_layers.saturating_sub(1)
-            )
+            format!("the model's layers are 0 to {}", num_hidden_layers.saturating_sub(1))
         } else {
             return Ok(());
         };
@@ -176,14 +166,8 @@ impl FromStr for ReturnHiddenStates {
             ("all", None) => Self::All,
             ("all_normalized", None) => Self::AllNormalized,
             ("selected_layers", operand) => {
-                let layers = operand
-                    .unwrap_or_default()
-                    .split(',')
-                    .map(str::trim)
-                    .filter(|layer| !layer.is_empty());
-                let layers = layers
-                    .map(|layer| layer.parse().map_err(|_| unknown()))
-                    .collect::<Result<Vec<_>, _>>()?;
+                let layers = operand.unwrap_or_default().split(',').map(str::trim).filter(|layer| !layer.is_empty());
+                let layers = layers.map(|layer| layer.parse().map_err(|_| unknown())).collect::<Result<Vec<_>, _>>()?;
                 Self::selected_layers(layers)?
             }
             _ => return Err(unknown()),
@@ -210,11 +194,7 @@ mod tests {
 
     #[test]
     fn every_mode_is_read_back_from_what_it_writes() {
-        for mode in [
-            ReturnLogits::LastToken,
-            ReturnLogits::Variable(7),
-            ReturnLogits::All,
-        ] {
+        for mode in [ReturnLogits::LastToken, ReturnLogits::Variable(7), ReturnLogits::All] {
             assert_eq!(mode.to_string().parse::<ReturnLogits>().unwrap(), mode);
         }
         for mode in [
@@ -225,69 +205,35 @@ mod tests {
             ReturnHiddenStates::AllNormalized,
             ReturnHiddenStates::SelectedLayers(vec![0, 3, 47]),
         ] {
-            assert_eq!(
-                mode.to_string().parse::<ReturnHiddenStates>().unwrap(),
-                mode
-            );
+            assert_eq!(mode.to_string().parse::<ReturnHiddenStates>().unwrap(), mode);
         }
     }
 
     #[test]
     fn both_dashes_are_read() {
+        assert_eq!("last-token".parse::<ReturnLogits>().unwrap(), ReturnLogits::LastToken);
+        assert_eq!("variable".parse::<ReturnLogits>().unwrap(), ReturnLogits::Variable(1));
+        assert_eq!("all_normalized".parse::<ReturnHiddenStates>().unwrap(), ReturnHiddenStates::AllNormalized);
         assert_eq!(
-            "last-token".parse::<ReturnLogits>().unwrap(),
-            ReturnLogits::LastToken
-        );
-        assert_eq!(
-            "variable".parse::<ReturnLogits>().unwrap(),
-            ReturnLogits::Variable(1)
-        );
-        assert_eq!(
-            "all_normalized".parse::<ReturnHiddenStates>().unwrap(),
-            ReturnHiddenStates::AllNormalized
-        );
-        assert_eq!(
-            "SELECTED_LAYERS: 3, 0"
-                .parse::<ReturnHiddenStates>()
-                .unwrap(),
+            "SELECTED_LAYERS: 3, 0".parse::<ReturnHiddenStates>().unwrap(),
             ReturnHiddenStates::SelectedLayers(vec![0, 3])
         );
     }
 
     #[test]
     fn what_cannot_be_meant_is_refused_with_the_words_that_can() {
-        for text in [
-            "",
-            "first",
-            "all:2",
-            "variable:",
-            "variable:0",
-            "variable:-1",
-            "variable:x",
-        ] {
+        for text in ["", "first", "all:2", "variable:", "variable:0", "variable:-1", "variable:x"] {
             let error = text.parse::<ReturnLogits>().unwrap_err().to_string();
             assert!(error.contains("return_logits"), "{error}");
         }
-        for text in [
-            "",
-            "layers",
-            "last:1",
-            "selected-layers",
-            "selected-layers:",
-            "selected-layers:1,1",
-            "selected-layers:a",
-        ] {
+        for text in
+            ["", "layers", "last:1", "selected-layers", "selected-layers:", "selected-layers:1,1", "selected-layers:a"]
+        {
             let error = text.parse::<ReturnHiddenStates>().unwrap_err().to_string();
             assert!(error.contains("return_hidden_states"), "{error}");
         }
-        let error = "lats"
-            .parse::<ReturnHiddenStates>()
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("\"lats\"") && error.contains("all-normalized"),
-            "{error}"
-        );
+        let error = "lats".parse::<ReturnHiddenStates>().unwrap_err().to_string();
+        assert!(error.contains("\"lats\"") && error.contains("all-normalized"), "{error}");
     }
 
     #[test]
@@ -295,15 +241,8 @@ mod tests {
         let mode = ReturnHiddenStates::SelectedLayers(vec![0, 4]);
         assert!(mode.validate(5).is_ok());
         let error = mode.validate(4).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "`return_hidden_states` is selected-layers:0,4, but the model's layers are 0 to 3"
-        );
-        assert!(
-            ReturnHiddenStates::SelectedLayers(vec![2, 1])
-                .validate(4)
-                .is_err()
-        );
+        assert_eq!(error, "`return_hidden_states` is selected-layers:0,4, but the model's layers are 0 to 3");
+        assert!(ReturnHiddenStates::SelectedLayers(vec![2, 1]).validate(4).is_err());
     }
 
     #[test]

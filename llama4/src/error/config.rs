@@ -55,39 +55,18 @@ pub enum ConfigError {
 
 impl ConfigError {
     pub(crate) fn missing(field: impl Into<String>) -> Self {
-        Self::Missing {
-            field: field.into(),
-        }
+        Self::Missing { field: field.into() }
     }
 
-    pub(crate) fn invalid(
-        field: impl Into<String>,
-        value: impl ToString,
-        rule: impl Into<String>,
-    ) -> Self {
-        Self::Invalid {
-            field: field.into(),
-            value: value.to_string(),
-            rule: rule.into(),
-        }
+    pub(crate) fn invalid(field: impl Into<String>, value: impl ToString, rule: impl Into<String>) -> Self {
+        Self::Invalid { field: field.into(), value: value.to_string(), rule: rule.into() }
     }
 
-    pub(crate) fn unsupported(
-        field: impl Into<String>,
-        value: impl ToString,
-        supported: impl Into<String>,
-    ) -> Self {
-        Self::Unsupported {
-            field: field.into(),
-            value: value.to_string(),
-            supported: supported.into(),
-        }
+    pub(crate) fn unsupported(field: impl Into<String>, value: impl ToString, supported: impl Into<String>) -> Self {
+        Self::Unsupported { field: field.into(), value: value.to_string(), supported: supported.into() }
     }
 
     pub(crate) fn in_file(self, file: impl Into<PathBuf>) -> Self {
-        Self::InFile {
-            file: file.into(),
-            error: Box::new(self),
-        }
+        Self::InFile { file: file.into(), error: Box::new(self) }
     }
 }

@@ -37,10 +37,7 @@ pub(super) fn uses_rope(text: &Section, layers: usize) -> Result<Vec<bool>, Conf
 }
 
 /// Per layer: attention within a chunk, or over everything. Without `layer_types`, RoPE layers are chunked.
-pub(super) fn uses_chunked_attention(
-    text: &Section,
-    uses_rope: &[bool],
-) -> Result<Vec<bool>, ConfigError> {
+pub(super) fn uses_chunked_attention(text: &Section, uses_rope: &[bool]) -> Result<Vec<bool>, ConfigError> {
     const KEY: &str = "layer_types";
     let Some(types) = text.list(KEY)?.filter(|types| !types.is_empty()) else {
         return Ok(uses_rope.to_vec());
@@ -60,30 +57,18 @@ pub(super) fn uses_chunked_attention(
 pub(super) fn moe_layers(text: &Section, layers: usize) -> Result<Vec<usize>, ConfigError> {
     const KEY: &str = "moe_layers";
     if let Some(indices) = text.list(KEY)? {
-        let index = |value| {
-            whole(value).ok_or_else(|| text.invalid(KEY, value, "it holds indices of layers"))
-        };
+        let index = |value| whole(value).ok_or_else(|| text.invalid(KEY, value, "it holds indices of layers"));
         return indices.iter().map(index).collect();
     }
-    Ok(
-        match text.count("interleave_moe_layer_step")?.unwrap_or(1) {
-            0 => Vec::new(),
-            step => (step - 1..layers).step_by(step).collect(),
-        },
-    )
+    Ok(match text.count("interleave_moe_layer_step")?.unwrap_or(1) {
+        0 => Vec::new(),
+        step => (step - 1..layers).step_by(step).collect(),
+    })
 }
 
-fn long_enough<'a>(
-    text: &Section,
-    key: &str,
-    list: &'a [Value],
-    layers: usize,
-) -> Result<&'a [Value], ConfigError> {
+fn long_enough<'a>(text: &Section, key: &str, list: &'a [Value], layers: usize) -> Result<&'a [Value], ConfigError> {
     list.get(..layers).ok_or_else(|| {
-        let rule = format!(
-            "it must have an entry for each of the {layers} layers and has {}",
-            list.len()
-        );
+        let rule = format!("it must have an entry for each of the {layers} layers and has {}", list.len());
         text.invalid(key, &Value::from(list), rule)
     })
 }
@@ -94,59 +79,35 @@ mod tests {
 
     use super::*;
 
-    fn with<T>(
-        text: Value,
-        read: impl Fn(&Section) -> Result<T, ConfigError>,
-    ) -> Result<T, String> {
+    fn with<T>(text: Value, read: impl Fn(&Section) -> Result<T, ConfigError>) -> Result<T, String> {
         read(&Section::new("", text.as_object().unwrap())).map_err(|error| error.to_string())
     }
 
     #[test]
     fn no_rope_layers_absent_null_or_empty_follow_the_interval() {
-        for text in [
-            json!({}),
-            json!({"no_rope_layers": null}),
-            json!({"no_rope_layers": []}),
-        ] {
+        for text in [json!({}), json!({"no_rope_layers": null}), json!({"no_rope_layers": []})] {
             let rope = with(text, |text| uses_rope(text, 8)).unwrap();
             assert_eq!(rope, [true, true, true, false, true, true, true, false]);
         }
-        let rope = with(
-            json!({"no_rope_layers": [], "no_rope_layer_interval": 3}),
-            |text| uses_rope(text, 4),
-        );
+        let rope = with(json!({"no_rope_layers": [], "no_rope_layer_interval": 3}), |text| uses_rope(text, 4));
         assert_eq!(rope.unwrap(), [true, true, false, true]);
-        let rope = with(json!({"no_rope_layer_interval": 1}), |text| {
-            uses_rope(text, 2)
-        });
+        let rope = with(json!({"no_rope_layer_interval": 1}), |text| uses_rope(text, 2));
         assert_eq!(rope.unwrap(), [false, false]);
     }
 
     #[test]
     fn one_means_rope_and_a_longer_list_is_cut() {
         let text = json!({"no_rope_layers": [1, 0, true, 0, 1, 1], "no_rope_layer_interval": 0});
-        assert_eq!(
-            with(text, |text| uses_rope(text, 4)).unwrap(),
-            [true, false, true, false]
-        );
+        assert_eq!(with(text, |text| uses_rope(text, 4)).unwrap(), [true, false, true, false]);
     }
 
     #[test]
     fn a_bad_pattern_is_named() {
         for (text, part) in [
-            (
-                json!({"no_rope_layers": [1, 0]}),
-                "each of the 4 layers and has 2",
-            ),
-            (
-                json!({"no_rope_layers": [1, 0, 2, 1]}),
-                "`no_rope_layers` is 2",
-            ),
+            (json!({"no_rope_layers": [1, 0]}), "each of the 4 layers and has 2"),
+            (json!({"no_rope_layers": [1, 0, 2, 1]}), "`no_rope_layers` is 2"),
             (json!({"no_rope_layers": 4}), "a list is wanted"),
-            (
-                json!({"no_rope_layer_interval": 0}),
-                "`no_rope_layer_interval` is 0",
-            ),
+            (json!({"no_rope_layer_interval": 0}), "`no_rope_layer_interval` is 0"),
         ] {
             let error = with(text, |text| uses_rope(text, 4)).unwrap_err();
             assert!(error.contains(part), "{error}");
@@ -159,22 +120,11 @@ mod tests {
     #[test]
     fn layer_types_win_over_the_rope_pattern() {
         let rope = [true, false];
-        for text in [
-            json!({}),
-            json!({"layer_types": null}),
-            json!({"layer_types": []}),
-        ] {
-            assert_eq!(
-                with(text, |text| uses_chunked_attention(text, &rope)).unwrap(),
-                rope
-            );
+        for text in [json!({}), json!({"layer_types": null}), json!({"layer_types": []})] {
+            assert_eq!(with(text, |text| uses_chunked_attention(text, &rope)).unwrap(), rope);
         }
-        let text =
-            json!({"layer_types": ["full_attention", "chunked_attention", "full_attention"]});
-        assert_eq!(
-            with(text, |text| uses_chunked_attention(text, &rope)).unwrap(),
-            [false, true]
-        );
+        let text = json!({"layer_types": ["full_attention", "chunked_attention", "full_attention"]});
+        assert_eq!(with(text, |text| uses_chunked_attention(text, &rope)).unwrap(), [false, true]);
     }
 
     #[test]
@@ -182,20 +132,11 @@ mod tests {
         const NONE: [usize; 0] = [];
         let layers = |text| with(text, |text| moe_layers(text, 5)).unwrap();
         assert_eq!(layers(json!({})), [0, 1, 2, 3, 4]);
-        assert_eq!(
-            layers(json!({"moe_layers": [], "interleave_moe_layer_step": 0})),
-            NONE
-        );
+        assert_eq!(layers(json!({"moe_layers": [], "interleave_moe_layer_step": 0})), NONE);
         assert_eq!(layers(json!({"moe_layers": []})), NONE);
         assert_eq!(layers(json!({"interleave_moe_layer_step": 0})), NONE);
-        assert_eq!(
-            layers(json!({"moe_layers": null, "interleave_moe_layer_step": 2})),
-            [1, 3]
-        );
+        assert_eq!(layers(json!({"moe_layers": null, "interleave_moe_layer_step": 2})), [1, 3]);
         assert_eq!(layers(json!({"interleave_moe_layer_step": 9})), NONE);
-        assert_eq!(
-            layers(json!({"moe_layers": [4, 0], "interleave_moe_layer_step": 2})),
-            [4, 0]
-        );
+        assert_eq!(layers(json!({"moe_layers": [4, 0], "interleave_moe_layer_step": 2})), [4, 0]);
     }
 }

@@ -55,14 +55,9 @@ impl HfConfig {
     /// # Errors
     /// As [`from_json`](Self::from_json).
     pub fn from_slice(bytes: &[u8]) -> Result<Self, ConfigError> {
-        let root: Map<String, Value> =
-            serde_json::from_slice(bytes).map_err(|error| ConfigError::Json { error })?;
+        let root: Map<String, Value> = serde_json::from_slice(bytes).map_err(|error| ConfigError::Json { error })?;
         let nested = Section::new("", &root).object(TEXT)?.is_some();
-        let hf = Self {
-            file: None,
-            root,
-            nested,
-        };
+        let hf = Self { file: None, root, nested };
         hf.check_architecture()?;
         Ok(hf)
     }
@@ -117,8 +112,7 @@ impl HfConfig {
     }
 
     pub(super) fn max_position_embeddings(&self) -> Result<usize, ConfigError> {
-        self.read_max_position_embeddings()
-            .map_err(|error| self.locate(error))
+        self.read_max_position_embeddings().map_err(|error| self.locate(error))
     }
 
     /// The object that describes the text model.
@@ -188,14 +182,8 @@ impl HfConfig {
         let hidden_size = text.required_count("hidden_size")?;
         let heads = text.required_count("num_attention_heads")?;
         if heads == 0 || !hidden_size.is_multiple_of(heads) {
-            let rule = format!(
-                "without `head_dim` it must be a multiple of `num_attention_heads`, {heads}"
-            );
-            return Err(ConfigError::invalid(
-                text.path("hidden_size"),
-                hidden_size,
-                rule,
-            ));
+            let rule = format!("without `head_dim` it must be a multiple of `num_attention_heads`, {heads}");
+            return Err(ConfigError::invalid(text.path("hidden_size"), hidden_size, rule));
         }
         Ok(hidden_size / heads)
     }
@@ -288,11 +276,7 @@ impl HfConfig {
 
 /// Width of the experts and width of the dense layers. A file must state those that its layers have; one that no layer has
 /// (Guard 4 has no experts) may be absent and is then the other.
-fn widths(
-    text: &Section,
-    layers: usize,
-    moe_layers: &[usize],
-) -> Result<(usize, usize), ConfigError> {
+fn widths(text: &Section, layers: usize, moe_layers: &[usize]) -> Result<(usize, usize), ConfigError> {
     let (experts, dense) = ("intermediate_size", "intermediate_size_mlp");
     let expert_width = text.count(experts)?;
     let dense_width = text.count(dense)?;
@@ -303,21 +287,12 @@ fn widths(
         return Err(text.missing(dense));
     }
     let either = expert_width.or(dense_width).unwrap_or_default();
-    Ok((
-        expert_width.unwrap_or(either),
-        dense_width.unwrap_or(either),
-    ))
+    Ok((expert_width.unwrap_or(either), dense_width.unwrap_or(either)))
 }
 
 /// Reads `file` and says its name in every error.
-pub(super) fn parse_file<T>(
-    file: &Path,
-    parse: impl Fn(&[u8]) -> Result<T, ConfigError>,
-) -> Result<T, ConfigError> {
-    let bytes = std::fs::read(file).map_err(|error| ConfigError::Read {
-        file: file.to_owned(),
-        error,
-    })?;
+pub(super) fn parse_file<T>(file: &Path, parse: impl Fn(&[u8]) -> Result<T, ConfigError>) -> Result<T, ConfigError> {
+    let bytes = std::fs::read(file).map_err(|error| ConfigError::Read { file: file.to_owned(), error })?;
     parse(&bytes).map_err(|error| error.in_file(file))
 }
 

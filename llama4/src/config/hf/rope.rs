@@ -21,9 +21,7 @@ pub(super) fn read(text: &Section) -> Result<(f64, Option<Llama3RopeScalingParam
         let rule = "`rope_parameters` beside it says something else; keep one of the two";
         return Err(text.invalid("rope_scaling", value, rule));
     }
-    let theta = [&parameters, &scaling]
-        .into_iter()
-        .find_map(|block| block.as_ref()?.theta);
+    let theta = [&parameters, &scaling].into_iter().find_map(|block| block.as_ref()?.theta);
     let theta = match theta {
         Some(theta) => theta,
         None => text.number("rope_theta")?.unwrap_or(DEFAULT_THETA),
@@ -56,12 +54,7 @@ fn block(text: &Section, key: &str) -> Result<Option<Block>, ConfigError> {
             return Err(rope.unsupported(kind_key, &kind, "llama3, default"));
         }
         // Without a kind, nothing but a theta may be there: a `factor` of an unknown kind must not become plain RoPE.
-        None if map
-            .keys()
-            .all(|key| key == "rope_theta" || rope.get(key).is_none()) =>
-        {
-            None
-        }
+        None if map.keys().all(|key| key == "rope_theta" || rope.get(key).is_none()) => None,
         None => return Err(rope.missing("rope_type")),
     };
     if let Some(part) = rope.number("partial_rotary_factor")?
@@ -112,10 +105,7 @@ mod tests {
             assert_eq!(rope(old), Ok((10000.0, scout())));
             let mut new = block(kind);
             new["rope_theta"] = json!(10000);
-            assert_eq!(
-                rope(json!({"rope_parameters": new})),
-                Ok((10000.0, scout()))
-            );
+            assert_eq!(rope(json!({"rope_parameters": new})), Ok((10000.0, scout())));
         }
         // transformers 4.4x wrote both names, the old one possibly null.
         let mut both = block("rope_type");
@@ -141,26 +131,11 @@ mod tests {
     #[test]
     fn what_is_not_known_is_not_taken_for_plain_rope() {
         for (text, part) in [
-            (
-                json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}),
-                "`rope_scaling.rope_type` is \"yarn\"",
-            ),
-            (
-                json!({"rope_scaling": {"type": "linear", "factor": 4.0}}),
-                "`rope_scaling.type` is \"linear\"",
-            ),
-            (
-                json!({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4}}),
-                "\"dynamic\"",
-            ),
-            (
-                json!({"rope_scaling": {"factor": 4.0}}),
-                "`rope_scaling.rope_type` is missing",
-            ),
-            (
-                json!({"rope_parameters": {"full_attention": {"rope_type": "default"}}}),
-                "rope_type",
-            ),
+            (json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}), "`rope_scaling.rope_type` is \"yarn\""),
+            (json!({"rope_scaling": {"type": "linear", "factor": 4.0}}), "`rope_scaling.type` is \"linear\""),
+            (json!({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4}}), "\"dynamic\""),
+            (json!({"rope_scaling": {"factor": 4.0}}), "`rope_scaling.rope_type` is missing"),
+            (json!({"rope_parameters": {"full_attention": {"rope_type": "default"}}}), "rope_type"),
             (
                 json!({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}),
                 "`rope_scaling.low_freq_factor` is missing",
@@ -169,10 +144,7 @@ mod tests {
                 json!({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}),
                 "partial_rotary_factor",
             ),
-            (
-                json!({"rope_scaling": "llama3"}),
-                "`rope_scaling` is \"llama3\"",
-            ),
+            (json!({"rope_scaling": "llama3"}), "`rope_scaling` is \"llama3\""),
             (json!({"rope_theta": "big"}), "`rope_theta` is \"big\""),
         ] {
             let error = rope(text).unwrap_err();
@@ -185,8 +157,7 @@ mod tests {
         let llama3 = json!({"rope_type": "llama3", "factor": 16.0, "low_freq_factor": 1.0, "high_freq_factor": 1.0,
             "original_max_position_embeddings": 8192});
         let plain = json!({"rope_type": "default", "rope_theta": 5e5});
-        let error =
-            rope(json!({"rope_parameters": plain, "rope_scaling": llama3.clone()})).unwrap_err();
+        let error = rope(json!({"rope_parameters": plain, "rope_scaling": llama3.clone()})).unwrap_err();
         assert!(error.contains("rope_parameters"), "{error}");
         let same = json!({"rope_parameters": llama3.clone(), "rope_scaling": llama3});
         assert_eq!(rope(same), Ok((5e5, scout())));

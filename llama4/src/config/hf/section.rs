@@ -40,20 +40,13 @@ impl<'a> Section<'a> {
         ConfigError::invalid(self.path(key), shown(value), rule)
     }
 
-    pub(crate) fn unsupported(
-        &self,
-        key: &str,
-        value: &Value,
-        supported: impl Into<String>,
-    ) -> ConfigError {
+    pub(crate) fn unsupported(&self, key: &str, value: &Value, supported: impl Into<String>) -> ConfigError {
         ConfigError::unsupported(self.path(key), shown(value), supported)
     }
 
     /// A number of things: not negative.
     pub(crate) fn count(&self, key: &str) -> Result<Option<usize>, ConfigError> {
-        let read = |value| {
-            whole(value).ok_or_else(|| self.invalid(key, value, "a whole number is wanted"))
-        };
+        let read = |value| whole(value).ok_or_else(|| self.invalid(key, value, "a whole number is wanted"));
         self.get(key).map(read).transpose()
     }
 
@@ -64,11 +57,7 @@ impl<'a> Section<'a> {
 
     /// A real number.
     pub(crate) fn number(&self, key: &str) -> Result<Option<f64>, ConfigError> {
-        let read = |value: &Value| {
-            value
-                .as_f64()
-                .ok_or_else(|| self.invalid(key, value, "a number is wanted"))
-        };
+        let read = |value: &Value| value.as_f64().ok_or_else(|| self.invalid(key, value, "a number is wanted"));
         self.get(key).map(read).transpose()
     }
 
@@ -86,11 +75,7 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn text(&self, key: &str) -> Result<Option<&'a str>, ConfigError> {
-        let read = |value: &'a Value| {
-            value
-                .as_str()
-                .ok_or_else(|| self.invalid(key, value, "a text is wanted"))
-        };
+        let read = |value: &'a Value| value.as_str().ok_or_else(|| self.invalid(key, value, "a text is wanted"));
         self.get(key).map(read).transpose()
     }
 
@@ -103,11 +88,7 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn object(&self, key: &str) -> Result<Option<&'a Map<String, Value>>, ConfigError> {
-        let read = |value: &'a Value| {
-            value
-                .as_object()
-                .ok_or_else(|| self.invalid(key, value, "an object is wanted"))
-        };
+        let read = |value: &'a Value| value.as_object().ok_or_else(|| self.invalid(key, value, "an object is wanted"));
         self.get(key).map(read).transpose()
     }
 

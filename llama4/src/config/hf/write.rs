@@ -9,8 +9,8 @@ impl Llama4Config {
     /// [`HfConfig`](crate::config::HfConfig) reads it back to an equal configuration.
     ///
     /// Two fields are not said there: `attention_multiplier` always is `1 / sqrt(head_dim)`, and `norm_dtype`, a fact of
-    /// the weights, only gives `torch_dtype`. A model without chunks has `attention_chunk_size` null, which is right but
-    /// which transformers 5.23 does not accept.
+    /// the weights, only gives `torch_dtype`. Two values are right here and elsewhere not understood: transformers 4.x has no
+    /// `attention_bias` in this model, and 5.23 cannot run one whose `attention_chunk_size` is null.
     pub fn to_hf_json(&self) -> Value {
         let mut text = json!({
             "architectures": ["Llama4ForCausalLM"],
@@ -66,20 +66,14 @@ impl Llama4Config {
             return 0;
         }
         let layers = self.num_hidden_layers;
-        let gives = |&step: &usize| {
-            (step - 1..layers)
-                .step_by(step)
-                .eq(self.moe_layers.iter().copied())
-        };
+        let gives = |&step: &usize| (step - 1..layers).step_by(step).eq(self.moe_layers.iter().copied());
         (1..=layers).find(gives).unwrap_or(1)
     }
 
     /// The interval that gives `uses_rope`, for readers that ignore the list; transformers' 4 where none does.
     fn no_rope_interval(&self) -> usize {
         let gives = |&interval: &usize| {
-            (1..)
-                .zip(&self.uses_rope)
-                .all(|(number, &rope): (usize, _)| (number % interval != 0) == rope)
+            (1..).zip(&self.uses_rope).all(|(number, &rope): (usize, _)| (number % interval != 0) == rope)
         };
         // One more than there are layers means that all use RoPE.
         (1..=self.uses_rope.len() + 1).find(gives).unwrap_or(4)
