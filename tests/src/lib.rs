@@ -1,1 +1,45 @@
-//! Tests.
+//! What the tests share: golden checkpoints, tiny random models, and the suite of invariants, each generic over the backend and instantiated
+//! for every backend by [`suite!`].
+
+pub mod golden;
+pub mod goldens;
+pub mod models;
+pub mod properties;
+
+/// One test per invariant for a backend: `suite!(NdArray)`.
+#[macro_export]
+macro_rules! suite {
+    ($backend:ty) => {
+        $crate::suite!($backend, goldens:
+            prompt_logits_and_hidden_states,
+            intermediate_values,
+            greedy_continuations,
+            greedy_continuation_stops_at_the_end_ids,
+            batch_rows_equal_the_row_alone,
+            prefill_split_anywhere,
+        );
+        $crate::suite!($backend, properties:
+            prefill_equals_prefix_and_steps,
+            rows_of_a_batch_do_not_meet,
+            padding_changes_nothing,
+            permuted_experts_change_nothing,
+            experts_in_groups_change_nothing,
+            rope_keeps_norms,
+            rope_depends_on_position_differences,
+            rms_norm_is_scale_invariant,
+            chunked_layers_see_their_chunk,
+            linear_equals_its_definition,
+            grouped_linear_equals_its_definition,
+            truncated_cache_goes_on_as_if_new,
+            return_modes_agree,
+        );
+    };
+    ($backend:ty, $module:ident: $($name:ident),* $(,)?) => {
+        mod $module {
+            $(#[test]
+            fn $name() {
+                $crate::$module::$name::<$backend>();
+            })*
+        }
+    };
+}

@@ -70,4 +70,12 @@ pub enum CacheError {
         /// Layers of the cache.
         found: usize,
     },
+    /// Hidden states asked of a layer that the model does not have.
+    #[error("hidden states of layer {layer} were asked for, the model has layers 0 to {layers} - 1")]
+    NoSuchLayer {
+        /// The layer asked for.
+        layer: usize,
+        /// Layers of the model.
+        layers: usize,
+    },
 }

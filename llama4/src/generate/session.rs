@@ -31,10 +31,10 @@ pub struct Session<'a, B: Backend> {
 }
 
 /// A request in its row.
-struct Active<'a> {
+struct Active {
     request: usize,
     row: usize,
-    sequence: Sequence<'a>,
+    sequence: Sequence,
     timings: Timings,
 }
 
@@ -105,19 +105,23 @@ impl<'a, B: Backend> Session<'a, B> {
             .map(|(index, request)| Ok((index, self.sequence(index, request)?)))
             .collect::<Result<VecDeque<_>, GenerateError>>()?;
         let mut done: Vec<Option<Generation>> = requests.iter().map(|_| None).collect();
-        let mut active: Vec<Active<'_>> = Vec::new();
         let mut flow = ControlFlow::Continue(());
+        for _ in 0..waiting.len() {
+            let Some((request, sequence)) = waiting.pop_front() else { break };
+            match sequence.ends_at_once() {
+                Some(reason) => done[request] = Some(end(request, sequence, reason, Timings::default(), &mut flow, &mut on_event)),
+                None => waiting.push_back((request, sequence)),
+            }
+        }
+        let mut active: Vec<Active> = Vec::new();
 
         while !(waiting.is_empty() && active.is_empty()) {
             if flow.is_break() {
-                for (request, sequence) in waiting.drain(..) {
-                    done[request] = Some(sequence.finish(FinishReason::Cancelled, Timings::default()).0);
-                }
-                for Active { request, sequence, timings, .. } in active.drain(..) {
-                    let (generation, text) = sequence.finish(FinishReason::Cancelled, timings);
-                    let reason = &generation.finish_reason;
-                    let _ = on_event(Event::Finished { request, text: &text, reason });
-                    done[request] = Some(generation);
+                let begun = active.drain(..).map(|each| (each.request, each.sequence, each.timings));
+                let not_begun = waiting.drain(..).map(|(request, sequence)| (request, sequence, Timings::default()));
+                for (request, sequence, timings) in begun.chain(not_begun) {
+                    let reason = FinishReason::Cancelled;
+                    done[request] = Some(end(request, sequence, reason, timings, &mut flow, &mut on_event));
                 }
                 break;
             }
@@ -142,10 +146,9 @@ impl<'a, B: Backend> Session<'a, B> {
                         match outcome {
                             Outcome::Goes => active.push(each),
                             Outcome::Ends(reason) => {
-                                let (generation, text) = each.sequence.finish(reason, each.timings);
-                                let reason = &generation.finish_reason;
-                                flow = merge(flow, on_event(Event::Finished { request, text: &text, reason }));
-                                done[request] = Some(generation);
+                                let Active { sequence, timings, .. } = each;
+                                done[request] =
+                                    Some(end(request, sequence, reason, timings, &mut flow, &mut on_event));
                             }
                         }
                     }
@@ -156,7 +159,7 @@ impl<'a, B: Backend> Session<'a, B> {
     }
 
     /// Check a request and make its state.
-    fn sequence(&self, index: usize, request: &Request) -> Result<Sequence<'a>, GenerateError> {
+    fn sequence(&self, index: usize, request: &Request) -> Result<Sequence, GenerateError> {
         let (length, context) = (request.prompt.len(), self.cache.capacity());
         if length == 0 {
             return Err(GenerateError::EmptyPrompt { request: index });
@@ -172,7 +175,7 @@ impl<'a, B: Backend> Session<'a, B> {
     }
 
     /// Give waiting requests the free rows, each the row that holds most of its prompt.
-    fn admit(&mut self, waiting: &mut VecDeque<(usize, Sequence<'a>)>, active: &[Active<'a>]) -> Vec<Active<'a>> {
+    fn admit(&self, waiting: &mut VecDeque<(usize, Sequence)>, active: &[Active]) -> Vec<Active> {
         let mut free: Vec<usize> =
             (0..self.cache.rows()).filter(|row| active.iter().all(|each| each.row != *row)).collect();
         let mut admitted = Vec::new();
@@ -191,10 +194,10 @@ impl<'a, B: Backend> Session<'a, B> {
     #[allow(clippy::type_complexity)]
     fn prefill(
         &mut self,
-        mut fresh: Vec<Active<'a>>,
+        mut fresh: Vec<Active>,
         on_event: &mut impl FnMut(Event<'_>) -> ControlFlow<()>,
         flow: &mut ControlFlow<()>,
-    ) -> Result<(Vec<Active<'a>>, Vec<Option<super::Sampled>>), GenerateError> {
+    ) -> Result<(Vec<Active>, Vec<Option<super::Sampled>>), GenerateError> {
         let start = Instant::now();
         for each in &mut fresh {
             let cached = self.reuse_prefix(each.row, each.sequence.prompt())?;
@@ -225,7 +228,7 @@ impl<'a, B: Backend> Session<'a, B> {
                 }
             }
             let places: Vec<usize> = complete.iter().map(|(place, _)| *place).collect();
-            let mut chosen: Vec<&mut Sequence<'a>> = Vec::new();
+            let mut chosen: Vec<&mut Sequence> = Vec::new();
             for (index, each) in fresh.iter_mut().enumerate() {
                 if complete.iter().any(|(_, complete)| *complete == index) {
                     chosen.push(&mut each.sequence);
@@ -240,13 +243,13 @@ impl<'a, B: Backend> Session<'a, B> {
     }
 
     /// One decode step of all active sequences.
-    fn decode(&mut self, active: &mut [Active<'a>]) -> Result<Vec<Option<super::Sampled>>, GenerateError> {
+    fn decode(&mut self, active: &mut [Active]) -> Result<Vec<Option<super::Sampled>>, GenerateError> {
         let start = Instant::now();
         let batch =
             active.iter().filter_map(|each| Some((each.row, vec![each.sequence.last()?.id]))).collect::<Vec<_>>();
         let logits = self.forward(batch)?;
         let places: Vec<usize> = (0..active.len()).collect();
-        let mut sequences: Vec<&mut Sequence<'a>> = active.iter_mut().map(|each| &mut each.sequence).collect();
+        let mut sequences: Vec<&mut Sequence> = active.iter_mut().map(|each| &mut each.sequence).collect();
         let tokens = choose(&logits, &places, &mut sequences)?;
         let time: Duration = start.elapsed();
         for each in active {
@@ -287,7 +290,7 @@ impl<'a, B: Backend> Session<'a, B> {
 fn choose<B: Backend>(
     logits: &Tensor<B, 2>,
     places: &[usize],
-    sequences: &mut [&mut Sequence<'_>],
+    sequences: &mut [&mut Sequence],
 ) -> Result<Vec<super::Sampled>, GenerateError> {
     if places.is_empty() {
         return Ok(Vec::new());
@@ -303,6 +306,21 @@ fn choose<B: Backend>(
         .zip(sequences)
         .map(|(&place, sequence)| sequence.sample(&mut host[place * vocab..(place + 1) * vocab]))
         .collect()
+}
+
+/// End a sequence and say so.
+fn end(
+    request: usize,
+    sequence: Sequence,
+    reason: FinishReason,
+    timings: Timings,
+    flow: &mut ControlFlow<()>,
+    on_event: &mut impl FnMut(Event<'_>) -> ControlFlow<()>,
+) -> Generation {
+    let (generation, text) = sequence.finish(reason, timings);
+    let reason = &generation.finish_reason;
+    *flow = merge(*flow, on_event(Event::Finished { request, text: &text, reason }));
+    generation
 }
 
 fn common_prefix(a: &[u32], b: &[u32]) -> usize {

@@ -47,6 +47,13 @@ impl<B: Backend> Llama4ForCausalLM<B> {
         self.model.embedding().weight().device()
     }
 
+    /// Drop a share of what each attention and feed-forward adds to the residual stream, while training: the values of `Autodiff<B>`
+    /// are dropped, those of an inference backend never.
+    pub fn with_dropout(mut self, share: f64) -> Self {
+        self.model = self.model.with_dropout(share);
+        self
+    }
+
     /// An empty cache for `rows` sequences of up to `capacity` tokens.
     pub fn new_cache(&self, rows: usize, capacity: usize) -> KvCache<B> {
         KvCache::new(self.config(), rows, capacity, self.dtype(), &self.device())

@@ -1,4 +1,5 @@
 use burn::module::Module;
+use burn::nn::Dropout;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
@@ -25,6 +26,8 @@ pub struct DecoderLayer<B: Backend> {
     self_attn: Attention<B>,
     post_attention_layernorm: RmsNorm<B>,
     feed_forward: FeedForward<B>,
+    /// Share of values dropped from both additions to the residual stream; only ever under autodiff.
+    dropout: f64,
 }
 
 /// A layer's output and what it did on the way.
@@ -53,14 +56,22 @@ impl<B: Backend> DecoderLayer<B> {
             } else {
                 FeedForward::Dense(MlpConfig::new(config.hidden_size, config.intermediate_size_mlp).init(device))
             },
+            dropout: 0.0,
         }
+    }
+
+    /// Drop a share of what attention and feed-forward add, while training.
+    pub fn with_dropout(mut self, share: f64) -> Self {
+        self.dropout = share;
+        self
     }
 
     /// # Shapes
     /// - x: `[tokens, hidden]`
     pub fn forward(&self, x: Tensor<B, 2>, context: &StepContext<B>, cache: &mut LayerCache<B>) -> LayerOutput<B> {
         let attention = self.self_attn.forward(self.input_layernorm.forward(x.clone()), context, cache);
-        let h = x + attention.clone();
+        let dropout = Dropout { prob: self.dropout };
+        let h = x + dropout.forward(attention.clone());
         let normed = self.post_attention_layernorm.forward(h.clone());
         let (output, routing) = match &self.feed_forward {
             FeedForward::Dense(mlp) => (mlp.forward(normed), None),
@@ -69,6 +80,6 @@ impl<B: Backend> DecoderLayer<B> {
                 (output, Some(routing))
             }
         };
-        LayerOutput { hidden: h + output, attention, routing }
+        LayerOutput { hidden: h + dropout.forward(output), attention, routing }
     }
 }

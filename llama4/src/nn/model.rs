@@ -58,6 +58,9 @@ impl<B: Backend> Llama4Model<B> {
         if cache.num_layers() != self.layers.len() {
             return Err(CacheError::Layers { expected: self.layers.len(), found: cache.num_layers() });
         }
+        if let Some(&layer) = selected.iter().find(|&&layer| layer >= self.layers.len()) {
+            return Err(CacheError::NoSuchLayer { layer, layers: self.layers.len() });
+        }
         let found = batch.tokens.dims()[0];
         if found != batch.len() {
             return Err(CacheError::TokenCount { expected: batch.len(), found });
@@ -82,6 +85,12 @@ impl<B: Backend> Llama4Model<B> {
         }
         cache.advance(&context.spans);
         Ok(DecoderOutput { hidden, selected: kept, trace: traced })
+    }
+
+    /// Drop a share of what each attention and feed-forward adds, while training.
+    pub fn with_dropout(mut self, share: f64) -> Self {
+        self.layers = self.layers.into_iter().map(|layer| layer.with_dropout(share)).collect();
+        self
     }
 
     /// The final norm. `[tokens, hidden]` to the same.
