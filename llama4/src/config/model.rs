@@ -88,6 +88,7 @@ impl Llama4Config {
 
     /// Positions that `layer` can look back over at most: its chunk, or `None` for all.
     pub fn chunk_size(&self, layer: usize) -> Option<usize> {
-        self.attention_chunk_size.filter(|_| self.uses_chunked_attention[layer])
+        self.attention_chunk_size
+            .filter(|_| self.uses_chunked_attention[layer])
     }
 }
