@@ -1,2 +1,50 @@
-//! Placeholder.
-fn main() {}
+//! The project's own chores, standard library only: `cargo xtask COMMAND`.
+
+mod real_tokenizer;
+
+use std::process::ExitCode;
+
+/// One chore.
+struct Command {
+    name: &'static str,
+    summary: &'static str,
+    /// Takes what follows the name on the command line; an error is one sentence.
+    run: fn(&[String]) -> Result<(), String>,
+}
+
+const COMMANDS: &[Command] = &[
+    Command { name: "help", summary: "list the commands", run: help },
+    Command {
+        name: "real-tokenizer",
+        summary: "make fixtures/real-tokenizer/tokenizer.json from PyPI's llama-models (needs python3 with pip)",
+        run: real_tokenizer::run,
+    },
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (name, rest) = match arguments.split_first() {
+        None => ("help", &[][..]),
+        Some((name, _)) if name == "--help" || name == "-h" => ("help", &[][..]),
+        Some((name, rest)) => (name.as_str(), rest),
+    };
+    let Some(command) = COMMANDS.iter().find(|command| command.name == name) else {
+        eprintln!("xtask: there is no command {name}; `cargo xtask help` lists them");
+        return ExitCode::from(2);
+    };
+    match (command.run)(rest) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask {name}: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn help(_: &[String]) -> Result<(), String> {
+    println!("cargo xtask COMMAND\n");
+    for command in COMMANDS {
+        println!("  {:<16} {}", command.name, command.summary);
+    }
+    Ok(())
+}
