@@ -6,10 +6,7 @@ use llama4::generate::{History, Sampler, SamplingParams};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-const NONE: History<'static> = History {
-    prompt: &[],
-    generated: &[],
-};
+const NONE: History<'static> = History { prompt: &[], generated: &[] };
 
 /// Logits of vocabularies longer and shorter than the blocks they are worked on in; many equal, some banned, never all.
 fn logits() -> impl Strategy<Value = Vec<f32>> {
@@ -20,13 +17,7 @@ fn logits() -> impl Strategy<Value = Vec<f32>> {
     ];
     let len = prop_oneof![1_usize..20, 1_usize..2500];
     (len, -20.0_f32..20.0, any::<Index>())
-        .prop_flat_map(move |(len, possible, at)| {
-            (
-                prop::collection::vec(logit.clone(), len),
-                Just(possible),
-                Just(at),
-            )
-        })
+        .prop_flat_map(move |(len, possible, at)| (prop::collection::vec(logit.clone(), len), Just(possible), Just(at)))
         .prop_map(|(mut logits, possible, at)| {
             let at = at.index(logits.len());
             logits[at] = possible;
@@ -38,16 +29,9 @@ fn params() -> impl Strategy<Value = SamplingParams> {
     let top_k = prop_oneof![Just(0), 1_usize..100, 100_usize..3000];
     let top_p = prop_oneof![Just(1.0_f32), 0.0_f32..1.0];
     let min_p = prop_oneof![Just(0.0_f32), 0.0_f32..1.0, 0.0_f32..0.01];
-    (0.1_f32..5.0, top_k, top_p, min_p, any::<u64>()).prop_map(
-        |(temperature, top_k, top_p, min_p, seed)| SamplingParams {
-            temperature,
-            top_k,
-            top_p,
-            min_p,
-            seed: Some(seed),
-            ..Default::default()
-        },
-    )
+    (0.1_f32..5.0, top_k, top_p, min_p, any::<u64>()).prop_map(|(temperature, top_k, top_p, min_p, seed)| {
+        SamplingParams { temperature, top_k, top_p, min_p, seed: Some(seed), ..Default::default() }
+    })
 }
 
 fn distribution(params: &SamplingParams, logits: &[f32]) -> Vec<(u32, f64)> {
@@ -241,30 +225,15 @@ fn draws_follow_the_distribution() {
     let best_three = [0.4 / 0.75, 0.2 / 0.75, 0.15 / 0.75];
     let cases: [(SamplingParams, &[f64]); 3] = [
         (SamplingParams::default(), &probabilities),
-        (
-            SamplingParams {
-                top_k: 3,
-                ..Default::default()
-            },
-            &best_three,
-        ),
+        (SamplingParams { top_k: 3, ..Default::default() }, &best_three),
         (
             // The set of 0.9 ends with the fifth, those under 0.12 fall to min-p.
-            SamplingParams {
-                top_p: 0.9,
-                min_p: 0.3,
-                ..Default::default()
-            },
+            SamplingParams { top_p: 0.9, min_p: 0.3, ..Default::default() },
             &best_three,
         ),
     ];
     for (params, expected) in cases {
-        let mut sampler = Sampler::new(SamplingParams {
-            temperature: 1.0,
-            seed: Some(20),
-            ..params
-        })
-        .unwrap();
+        let mut sampler = Sampler::new(SamplingParams { temperature: 1.0, seed: Some(20), ..params }).unwrap();
         let mut logits = probabilities.map(|p| p.ln() as f32);
         let draws = 200_000.0;
         let mut counts = [0.0_f64; 8];
@@ -273,10 +242,7 @@ fn draws_follow_the_distribution() {
         }
         let impossible = &counts[expected.len()..];
         assert!(impossible.iter().all(|&count| count == 0.0), "{counts:?}");
-        let terms = counts
-            .iter()
-            .zip(expected)
-            .map(|(count, p)| (count - p * draws).powi(2) / (p * draws));
+        let terms = counts.iter().zip(expected).map(|(count, p)| (count - p * draws).powi(2) / (p * draws));
         let chi_squared: f64 = terms.sum();
         // Passed once in a thousand by chance: 24.3 with seven degrees of freedom, 13.8 with two.
         let limit = if expected.len() == 8 { 24.3 } else { 13.8 };

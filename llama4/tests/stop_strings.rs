@@ -5,15 +5,13 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 /// Few letters, so that beginnings of stop strings are everywhere; they take one to four bytes.
-const TEXT: &str = "[abß€😀]{0,60}";
-const STOP: &str = "[abß€😀]{1,5}";
+const TEXT: &str = "[aß😀]{0,60}";
+const STOP: &str = "[aß😀]{1,5}";
 
 /// Where printing must end, and on which stop string: the definition, in one scan over the ends of the text.
 fn expected<'a>(text: &str, stops: &'a [String]) -> (usize, Option<&'a str>) {
     for end in (0..=text.len()).filter(|&end| text.is_char_boundary(end)) {
-        let complete = stops
-            .iter()
-            .filter(|stop| text[..end].ends_with(stop.as_str()));
+        let complete = stops.iter().filter(|stop| text[..end].ends_with(stop.as_str()));
         if let Some(stop) = complete.max_by_key(|stop| stop.len()) {
             return (end - stop.len(), Some(stop));
         }
@@ -22,20 +20,11 @@ fn expected<'a>(text: &str, stops: &'a [String]) -> (usize, Option<&'a str>) {
 }
 
 fn pieces<'a>(text: &'a str, cuts: &[Index]) -> Vec<&'a str> {
-    let borders: Vec<usize> = text
-        .char_indices()
-        .map(|(at, _)| at)
-        .chain([text.len()])
-        .collect();
-    let mut cuts: Vec<usize> = cuts
-        .iter()
-        .map(|cut| borders[cut.index(borders.len())])
-        .collect();
+    let borders: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
+    let mut cuts: Vec<usize> = cuts.iter().map(|cut| borders[cut.index(borders.len())]).collect();
     cuts.extend([0, text.len()]);
     cuts.sort_unstable();
-    cuts.windows(2)
-        .map(|pair| &text[pair[0]..pair[1]])
-        .collect()
+    cuts.windows(2).map(|pair| &text[pair[0]..pair[1]]).collect()
 }
 
 proptest! {

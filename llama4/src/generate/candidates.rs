@@ -34,8 +34,7 @@ impl Candidates {
             keep_best(logits, top_k, &mut self.ranks);
             self.ranks.sort_unstable_by_key(|rank| rank.id());
             self.ids.extend(self.ranks.iter().map(|rank| rank.id()));
-            self.weights
-                .extend(self.ranks.iter().map(|rank| rank.value()));
+            self.weights.extend(self.ranks.iter().map(|rank| rank.value()));
         }
         weigh(&mut self.weights, peak, temperature);
     }
@@ -59,9 +58,7 @@ impl Candidates {
         let total = self.total();
         let pairs = self.ids.iter().zip(&self.weights);
         let possible = pairs.filter(|(_, weight)| **weight > 0.0);
-        possible
-            .map(|(&id, &weight)| (id, f64::from(weight) / total))
-            .collect()
+        possible.map(|(&id, &weight)| (id, f64::from(weight) / total)).collect()
     }
 
     /// The token at the share `unit` of the distribution, `unit` in `[0, 1)`. `None` without candidates.
@@ -121,21 +118,14 @@ mod tests {
     use super::*;
 
     fn candidates(weights: &[f32]) -> Candidates {
-        Candidates {
-            ids: (0..weights.len() as u32).collect(),
-            weights: weights.to_vec(),
-            ..Candidates::default()
-        }
+        Candidates { ids: (0..weights.len() as u32).collect(), weights: weights.to_vec(), ..Candidates::default() }
     }
 
     #[test]
     fn a_draw_walks_the_ids_in_order() {
         let mut some = candidates(&[0.25, 0.0, 0.5, 0.25]);
         let mut at = |unit| some.draw(unit).unwrap();
-        assert_eq!(
-            [at(0.0), at(0.2499), at(0.25), at(0.7499), at(0.75)],
-            [0, 0, 2, 2, 3]
-        );
+        assert_eq!([at(0.0), at(0.2499), at(0.25), at(0.7499), at(0.75)], [0, 0, 2, 2, 3]);
         assert_eq!(at(1.0 - 2_f64.powi(-53)), 3);
     }
 

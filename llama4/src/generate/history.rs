@@ -21,10 +21,7 @@ impl<'a> History<'a> {
             return self;
         }
         let generated = tail(self.generated, count);
-        Self {
-            prompt: tail(self.prompt, count - generated.len()),
-            generated,
-        }
+        Self { prompt: tail(self.prompt, count - generated.len()), generated }
     }
 }
 

@@ -23,10 +23,7 @@ pub(super) struct Logprobs<'a> {
 impl<'a> Logprobs<'a> {
     pub(super) fn new(logits: &'a [f32]) -> Result<Self, GenerateError> {
         let log_sum_exp = log_sum_exp(logits, peak(logits)?);
-        Ok(Self {
-            logits,
-            log_sum_exp,
-        })
+        Ok(Self { logits, log_sum_exp })
     }
 
     pub(super) fn of(&self, id: u32) -> TokenLogprob {

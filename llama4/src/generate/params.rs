@@ -69,40 +69,15 @@ impl SamplingParams {
         let not_negative = |x: f32| x.is_finite() && x >= 0.0;
         let share = |x: f32| (0.0..=1.0).contains(&x);
         let positive = |x: f32| x.is_finite() && x > 0.0;
-        check(
-            "temperature",
-            self.temperature,
-            not_negative,
-            "finite and at least 0",
-        )?;
+        check("temperature", self.temperature, not_negative, "finite and at least 0")?;
         check("top_p", self.top_p, share, "within 0 to 1")?;
         check("min_p", self.min_p, share, "within 0 to 1")?;
-        check(
-            "repetition_penalty",
-            self.repetition_penalty,
-            positive,
-            "finite and above 0",
-        )?;
-        check(
-            "frequency_penalty",
-            self.frequency_penalty,
-            f32::is_finite,
-            "finite",
-        )?;
-        check(
-            "presence_penalty",
-            self.presence_penalty,
-            f32::is_finite,
-            "finite",
-        )?;
+        check("repetition_penalty", self.repetition_penalty, positive, "finite and above 0")?;
+        check("frequency_penalty", self.frequency_penalty, f32::is_finite, "finite")?;
+        check("presence_penalty", self.presence_penalty, f32::is_finite, "finite")?;
         for (id, &bias) in &self.logit_bias {
             let usable = |x: f32| x < f32::INFINITY;
-            check(
-                &format!("logit_bias[{id}]"),
-                bias,
-                usable,
-                "finite, or -inf to ban the token",
-            )?;
+            check(&format!("logit_bias[{id}]"), bias, usable, "finite, or -inf to ban the token")?;
         }
         Ok(())
     }
@@ -115,34 +90,20 @@ impl SamplingParams {
     /// Whether a [`Sampler`](super::Sampler) must see the logits. Where it need not, the lowest id of the largest
     /// logit is the answer, and may be found where the logits are.
     pub fn needs_logits(&self) -> bool {
-        !self.is_greedy()
-            || self.penalizes()
-            || !self.logit_bias.is_empty()
-            || self.logprobs.is_some()
+        !self.is_greedy() || self.penalizes() || !self.logit_bias.is_empty() || self.logprobs.is_some()
     }
 
     /// Whether one of the three penalties is on.
     pub(super) fn penalizes(&self) -> bool {
-        self.repetition_penalty != 1.0
-            || self.frequency_penalty != 0.0
-            || self.presence_penalty != 0.0
+        self.repetition_penalty != 1.0 || self.frequency_penalty != 0.0 || self.presence_penalty != 0.0
     }
 }
 
-fn check(
-    field: &str,
-    value: f32,
-    holds: impl Fn(f32) -> bool,
-    rule: &'static str,
-) -> Result<(), GenerateError> {
+fn check(field: &str, value: f32, holds: impl Fn(f32) -> bool, rule: &'static str) -> Result<(), GenerateError> {
     if holds(value) {
         return Ok(());
     }
-    Err(GenerateError::Parameter {
-        field: field.to_owned(),
-        value: value.to_string(),
-        rule,
-    })
+    Err(GenerateError::Parameter { field: field.to_owned(), value: value.to_string(), rule })
 }
 
 #[cfg(test)]
@@ -177,21 +138,13 @@ mod tests {
         assert!(needs(|p| p.logit_bias = [(3, 1.0)].into()));
         assert!(needs(|p| p.logprobs = Some(0)));
         assert!(!needs(|p| (p.temperature, p.top_k) = (1.0, 1)));
-        assert!(!needs(
-            |p| (p.top_k, p.top_p, p.min_p, p.seed) = (40, 0.9, 0.1, Some(1))
-        ));
+        assert!(!needs(|p| (p.top_k, p.top_p, p.min_p, p.seed) = (40, 0.9, 0.1, Some(1))));
     }
 
     #[test]
     fn errors_name_field_value_and_rule() {
-        assert_eq!(
-            refused(|p| p.temperature = -0.5),
-            "temperature is -0.5: it must be finite and at least 0"
-        );
-        assert_eq!(
-            refused(|p| p.top_p = 1.5),
-            "top_p is 1.5: it must be within 0 to 1"
-        );
+        assert_eq!(refused(|p| p.temperature = -0.5), "temperature is -0.5: it must be finite and at least 0");
+        assert_eq!(refused(|p| p.top_p = 1.5), "top_p is 1.5: it must be within 0 to 1");
         assert_eq!(
             refused(|p| p.logit_bias = [(7, f32::INFINITY)].into()),
             "logit_bias[7] is inf: it must be finite, or -inf to ban the token"
@@ -221,11 +174,7 @@ mod tests {
         refused(|p| p.temperature = f32::INFINITY);
         refused(|p| p.repetition_penalty = 0.0);
         refused(|p| p.min_p = -0.001);
-        let mut params = SamplingParams {
-            top_p: 0.0,
-            min_p: 1.0,
-            ..Default::default()
-        };
+        let mut params = SamplingParams { top_p: 0.0, min_p: 1.0, ..Default::default() };
         params.logit_bias.insert(1, f32::NEG_INFINITY);
         params.validate().unwrap();
     }
@@ -233,12 +182,8 @@ mod tests {
     #[test]
     fn json_may_leave_out_fields_but_not_misspell_them() {
         let params: SamplingParams =
-            serde_json::from_str(r#"{"temperature": 0.6, "logit_bias": {"12": -100}, "seed": 7}"#)
-                .unwrap();
-        assert_eq!(
-            (params.temperature, params.top_p, params.seed),
-            (0.6, 1.0, Some(7))
-        );
+            serde_json::from_str(r#"{"temperature": 0.6, "logit_bias": {"12": -100}, "seed": 7}"#).unwrap();
+        assert_eq!((params.temperature, params.top_p, params.seed), (0.6, 1.0, Some(7)));
         assert_eq!(params.logit_bias[&12], -100.0);
         let again = serde_json::from_str(&serde_json::to_string(&params).unwrap()).unwrap();
         assert_eq!(params, again);

@@ -71,16 +71,9 @@ impl Edits {
         for &id in &distinct {
             let generated = std::mem::take(&mut self.seen[id as usize]) - 1;
             self.edit(logits, id, |logit| {
-                let repeated = if logit > 0.0 {
-                    logit / params.repetition_penalty
-                } else {
-                    logit * params.repetition_penalty
-                };
-                let present = if generated > 0 {
-                    params.presence_penalty
-                } else {
-                    0.0
-                };
+                let repeated =
+                    if logit > 0.0 { logit / params.repetition_penalty } else { logit * params.repetition_penalty };
+                let present = if generated > 0 { params.presence_penalty } else { 0.0 };
                 repeated - generated as f32 * params.frequency_penalty - present
             });
         }
@@ -91,11 +84,7 @@ impl Edits {
     fn count(&mut self, history: History<'_>, vocab: usize) {
         self.seen.resize(vocab, 0);
         self.distinct.clear();
-        let counted = history
-            .prompt
-            .iter()
-            .map(|&id| (id, 0))
-            .chain(history.generated.iter().map(|&id| (id, 1)));
+        let counted = history.prompt.iter().map(|&id| (id, 0)).chain(history.generated.iter().map(|&id| (id, 1)));
         for (id, times) in counted {
             let seen = &mut self.seen[id as usize];
             if *seen == 0 {
@@ -189,44 +178,21 @@ mod tests {
         let history = History::new(&[1, 1], 0);
         let logits = edited(history, |p| {
             p.logit_bias = [(1, f32::NEG_INFINITY)].into();
-            (
-                p.repetition_penalty,
-                p.frequency_penalty,
-                p.presence_penalty,
-            ) = (0.5, -2.0, -2.0);
+            (p.repetition_penalty, p.frequency_penalty, p.presence_penalty) = (0.5, -2.0, -2.0);
         });
         assert_eq!(logits[1], f32::NEG_INFINITY);
     }
 
     #[test]
     fn ids_beyond_the_vocabulary_are_named_and_nothing_is_left_changed() {
-        let params = SamplingParams {
-            repetition_penalty: 2.0,
-            logit_bias: [(0, 1.0)].into(),
-            ..Default::default()
-        };
+        let params = SamplingParams { repetition_penalty: 2.0, logit_bias: [(0, 1.0)].into(), ..Default::default() };
         let mut logits = LOGITS;
-        let error = Edits::default()
-            .apply(&mut logits, History::new(&[0, 5], 1), &params)
-            .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the history names token 5, the model has logits for 5 tokens (0 to 5 - 1)"
-        );
+        let error = Edits::default().apply(&mut logits, History::new(&[0, 5], 1), &params).unwrap_err();
+        assert_eq!(error.to_string(), "the history names token 5, the model has logits for 5 tokens (0 to 5 - 1)");
         assert_eq!(logits, LOGITS);
-        let params = SamplingParams {
-            logit_bias: [(0, 1.0), (9, 1.0)].into(),
-            ..Default::default()
-        };
-        let error = Edits::default()
-            .apply(&mut logits, History::default(), &params)
-            .unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .starts_with("the logit bias names token 9"),
-            "{error}"
-        );
+        let params = SamplingParams { logit_bias: [(0, 1.0), (9, 1.0)].into(), ..Default::default() };
+        let error = Edits::default().apply(&mut logits, History::default(), &params).unwrap_err();
+        assert!(error.to_string().starts_with("the logit bias names token 9"), "{error}");
         assert_eq!(logits, LOGITS);
     }
 }

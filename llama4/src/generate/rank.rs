@@ -11,11 +11,7 @@ impl Rank {
     pub(super) fn new(value: f32, id: u32) -> Self {
         // -0 becomes 0: they are equal and must tie. Then the order of floats as that of integers, turned around.
         let bits = (value + 0.0).to_bits();
-        let ascending = if bits >> 31 == 1 {
-            !bits
-        } else {
-            bits | 1 << 31
-        };
+        let ascending = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
         Self(u64::from(!ascending) << 32 | u64::from(id))
     }
 
@@ -25,11 +21,7 @@ impl Rank {
 
     pub(super) fn value(self) -> f32 {
         let ascending = !((self.0 >> 32) as u32);
-        f32::from_bits(if ascending >> 31 == 1 {
-            ascending ^ 1 << 31
-        } else {
-            !ascending
-        })
+        f32::from_bits(if ascending >> 31 == 1 { ascending ^ 1 << 31 } else { !ascending })
     }
 }
 
@@ -89,23 +81,12 @@ mod tests {
 
     /// Numbers without pattern, many of them equal.
     fn rough(len: usize) -> Vec<f32> {
-        (0..len as u32)
-            .map(|i| (i.wrapping_mul(2_654_435_761) >> 22) as f32 / 64.0 - 8.0)
-            .collect()
+        (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 22) as f32 / 64.0 - 8.0).collect()
     }
 
     #[test]
     fn ranks_order_by_value_then_id() {
-        let values = [
-            f32::MAX,
-            2.0,
-            1.5,
-            0.0,
-            -1.0,
-            -1.5,
-            f32::MIN,
-            f32::NEG_INFINITY,
-        ];
+        let values = [f32::MAX, 2.0, 1.5, 0.0, -1.0, -1.5, f32::MIN, f32::NEG_INFINITY];
         for pair in values.windows(2) {
             assert!(Rank::new(pair[0], 9) < Rank::new(pair[1], 1), "{pair:?}");
         }
@@ -123,17 +104,9 @@ mod tests {
         for len in [1, 63, 64, 65, 1000, 5000] {
             let logits = rough(len);
             let mut all: Vec<u32> = (0..len as u32).collect();
-            all.sort_by(|&a, &b| {
-                logits[b as usize]
-                    .total_cmp(&logits[a as usize])
-                    .then(a.cmp(&b))
-            });
+            all.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b)));
             for count in [1, 2, 40, 64, 500, len, len + 1] {
-                assert_eq!(
-                    best(&logits, count),
-                    all[..count.min(len)],
-                    "{count} of {len}"
-                );
+                assert_eq!(best(&logits, count), all[..count.min(len)], "{count} of {len}");
             }
         }
     }

@@ -25,25 +25,12 @@ pub(super) fn peak(logits: &[f32]) -> Result<f32, GenerateError> {
     }
     let broken = |x: &f32| x.is_nan() || *x == f32::INFINITY;
     if usable.contains(&0) || rest.iter().any(broken) {
-        let (id, value) = logits
-            .iter()
-            .enumerate()
-            .find(|(_, x)| broken(x))
-            .unwrap_or((0, &f32::NAN));
-        return Err(GenerateError::BrokenLogit {
-            id: id as u32,
-            value: *value,
-        });
+        let (id, value) = logits.iter().enumerate().find(|(_, x)| broken(x)).unwrap_or((0, &f32::NAN));
+        return Err(GenerateError::BrokenLogit { id: id as u32, value: *value });
     }
-    let peak = largest
-        .iter()
-        .chain(rest)
-        .copied()
-        .fold(f32::NEG_INFINITY, f32::max);
+    let peak = largest.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
     if peak == f32::NEG_INFINITY {
-        return Err(GenerateError::NothingToChoose {
-            vocab: logits.len(),
-        });
+        return Err(GenerateError::NothingToChoose { vocab: logits.len() });
     }
     Ok(peak)
 }
@@ -69,11 +56,7 @@ fn exp(x: f32) -> f32 {
     let series = series * r + 1.0;
     let series = series * r + 1.0;
     let power_of_two = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
-    if x > -87.0 {
-        series * power_of_two
-    } else {
-        0.0
-    }
+    if x > -87.0 { series * power_of_two } else { 0.0 }
 }
 
 /// Replaces each logit by `exp((logit - peak) / temperature)`: the softmax without its denominator, 1 at the peak.
@@ -144,7 +127,7 @@ mod tests {
             for at in 0..len {
                 let mut logits = vec![-2.0; len];
                 logits[at] = -1.0;
-                assert_eq!(peak(&logits), Ok(-1.0), "{at} of {len}");
+                assert_eq!(peak(&logits).unwrap(), -1.0, "{at} of {len}");
             }
         }
     }
@@ -156,17 +139,13 @@ mod tests {
                 let mut logits = vec![0.5; 37];
                 logits[at] = bad;
                 let error = peak(&logits).unwrap_err();
-                assert!(
-                    matches!(error, GenerateError::BrokenLogit { id, .. } if id == at as u32),
-                    "{error}"
-                );
+                assert!(matches!(error, GenerateError::BrokenLogit { id, .. } if id == at as u32), "{error}");
             }
         }
-        assert_eq!(peak(&[]), Err(GenerateError::NothingToChoose { vocab: 0 }));
-        assert_eq!(
-            peak(&[f32::NEG_INFINITY; 20]),
-            Err(GenerateError::NothingToChoose { vocab: 20 })
-        );
+        for vocab in [0, 20] {
+            let error = peak(&vec![f32::NEG_INFINITY; vocab]).unwrap_err();
+            assert!(matches!(error, GenerateError::NothingToChoose { vocab: v } if v == vocab), "{error}");
+        }
     }
 
     #[test]

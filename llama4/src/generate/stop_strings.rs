@@ -33,10 +33,7 @@ impl StopStrings {
         if let Some(index) = stops.iter().position(String::is_empty) {
             return Err(GenerateError::EmptyStopString { index });
         }
-        Ok(Self {
-            stops,
-            ..Self::default()
-        })
+        Ok(Self { stops, ..Self::default() })
     }
 
     /// Takes the next piece of text, of any length. After a stop nothing passes any more.
@@ -64,19 +61,13 @@ impl StopStrings {
     }
 
     fn release(&mut self, len: usize) -> StopOutput {
-        StopOutput {
-            text: self.held.drain(..len).collect(),
-            stopped: self.stopped.clone(),
-        }
+        StopOutput { text: self.held.drain(..len).collect(), stopped: self.stopped.clone() }
     }
 
     /// Start and text of the stop string that is complete first. What has been let through can be no part of it, so
     /// the held text is all there is to search.
     fn first_match(&self) -> Option<(usize, &str)> {
-        let found = self
-            .stops
-            .iter()
-            .filter_map(|stop| Some((self.held.find(stop.as_str())?, stop.as_str())));
+        let found = self.stops.iter().filter_map(|stop| Some((self.held.find(stop.as_str())?, stop.as_str())));
         found.min_by_key(|(start, stop)| (start + stop.len(), *start))
     }
 
@@ -84,16 +75,8 @@ impl StopStrings {
     fn safe_len(&self) -> usize {
         let longest = self.stops.iter().map(String::len).max().unwrap_or(0);
         let reach = self.held.len().saturating_sub(longest.saturating_sub(1));
-        let starts = self
-            .held
-            .char_indices()
-            .map(|(at, _)| at)
-            .filter(|&at| at >= reach);
-        let begins = |at: &usize| {
-            self.stops
-                .iter()
-                .any(|stop| stop.starts_with(&self.held[*at..]))
-        };
+        let starts = self.held.char_indices().map(|(at, _)| at).filter(|&at| at >= reach);
+        let begins = |at: &usize| self.stops.iter().any(|stop| stop.starts_with(&self.held[*at..]));
         starts.into_iter().find(begins).unwrap_or(self.held.len())
     }
 }
@@ -129,15 +112,9 @@ mod tests {
         let mut filter = filter(&["\nUser:"]);
         assert_eq!(passes(&mut filter, "Hi.\n"), "Hi.");
         assert_eq!(passes(&mut filter, "Us"), "");
-        assert_eq!(
-            stops(&mut filter, "er: and on"),
-            (String::new(), "\nUser:".into())
-        );
+        assert_eq!(stops(&mut filter, "er: and on"), (String::new(), "\nUser:".into()));
         assert_eq!(filter.stopped(), Some("\nUser:"));
-        assert_eq!(
-            stops(&mut filter, "more"),
-            (String::new(), "\nUser:".into())
-        );
+        assert_eq!(stops(&mut filter, "more"), (String::new(), "\nUser:".into()));
         assert_eq!(filter.finish(), "");
     }
 
@@ -162,32 +139,18 @@ mod tests {
 
     #[test]
     fn the_first_complete_one_wins_whatever_the_cut() {
-        for pieces in [
-            vec!["xabc d"],
-            vec!["x", "a", "b", "c", " ", "d"],
-            vec!["xab", "c d"],
-        ] {
+        for pieces in [vec!["xabc d"], vec!["x", "a", "b", "c", " ", "d"], vec!["xab", "c d"]] {
             let mut filter = filter(&["abc d", "bc"]);
             let outputs: Vec<StopOutput> = pieces.iter().map(|piece| filter.push(piece)).collect();
             let text: String = outputs.iter().map(|output| output.text.as_str()).collect();
-            assert_eq!(
-                (text.as_str(), filter.stopped()),
-                ("xa", Some("bc")),
-                "{pieces:?}"
-            );
+            assert_eq!((text.as_str(), filter.stopped()), ("xa", Some("bc")), "{pieces:?}");
         }
     }
 
     #[test]
     fn of_two_complete_together_the_longer_wins() {
-        assert_eq!(
-            stops(&mut filter(&["b", "ab"]), "xab"),
-            ("x".into(), "ab".into())
-        );
-        assert_eq!(
-            stops(&mut filter(&["ab", "b"]), "xab"),
-            ("x".into(), "ab".into())
-        );
+        assert_eq!(stops(&mut filter(&["b", "ab"]), "xab"), ("x".into(), "ab".into()));
+        assert_eq!(stops(&mut filter(&["ab", "b"]), "xab"), ("x".into(), "ab".into()));
     }
 
     #[test]
