@@ -39,6 +39,16 @@ fn written_steps_give_the_lists_beside_them() {
 }
 
 #[test]
+fn lists_that_no_step_gives_have_the_default_step_beside_them() {
+    let mut config = Llama4Config::tiny_moe();
+    config.moe_layers = vec![0, 3];
+    config.uses_rope = vec![false, true, true, false];
+    let file = config.to_hf_json();
+    assert_eq!((&file["interleave_moe_layer_step"], &file["no_rope_layer_interval"]), (&json!(1), &json!(4)));
+    assert_eq!(read(&file), Ok(config));
+}
+
+#[test]
 fn the_norms_type_is_written_as_the_models() {
     let mut config = Llama4Config::tiny_moe();
     assert_eq!(config.to_hf_json().get("torch_dtype"), None);
