@@ -166,6 +166,15 @@ mod tests {
     }
 
     #[test]
+    fn the_released_models_differ_where_their_files_do() {
+        let (scout, maverick) = (Llama4Config::scout(), Llama4Config::maverick());
+        assert!(scout.use_qk_norm && !maverick.use_qk_norm);
+        assert_eq!(scout.rope_scaling_params, Some(scout_scaling()));
+        assert_eq!(maverick.rope_scaling_params, None);
+        assert!(scout.is_moe(0) && !maverick.is_moe(0) && maverick.is_moe(47));
+    }
+
+    #[test]
     fn layers_without_rope_see_everything() {
         let scout = Llama4Config::scout();
         let full: Vec<usize> = (0..48).filter(|&l| scout.chunk_size(l).is_none()).collect();
