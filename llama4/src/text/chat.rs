@@ -172,6 +172,15 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_escaped_whatever_the_file_is_called() {
+        for name in ["chat_template.jinja", "template.html", "template.json"] {
+            let template = ChatTemplate::new(name, "{{ messages[0].content }}").unwrap();
+            let message = ChatMessage::user("<b>&'\"");
+            assert_eq!(template.render(&[message], false).unwrap(), "<b>&'\"", "{name}");
+        }
+    }
+
+    #[test]
     fn errors_name_file_and_line() {
         let broken = ChatTemplate::new("dir/chat_template.jinja", "a\nb\n{% if %}").unwrap_err();
         assert!(broken.to_string().starts_with("dir/chat_template.jinja:3: "), "{broken}");
