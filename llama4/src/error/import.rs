@@ -167,7 +167,7 @@ pub enum ImportError {
         backend: String,
     },
     /// A value that the type asked for cannot hold.
-    #[error("{name} in {}: it holds a value beyond the range of F16 (65504); load it as BF16 or F32", file.display())]
+    #[error("{name} in {}: a value is beyond the range of F16 (65504); BF16 and F32 can hold it", file.display())]
     Overflow {
         /// The parameter.
         name: String,

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::blob::Blob;
-use super::header;
 use super::stored::StoredTensor;
 use crate::error::ImportError;
 
@@ -15,10 +14,13 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Every tensor of the shards that an index names.
+/// Every tensor of the shards that an index names, each listed by `read_shard`.
 ///
 /// The index and the shards must agree: each tensor in the file that the index gives for it, and no other one in them.
-pub(super) fn read(index: &Path) -> Result<Vec<StoredTensor>, ImportError> {
+pub(super) fn read(
+    index: &Path,
+    read_shard: impl Fn(&Blob, &Arc<Path>) -> Result<Vec<StoredTensor>, ImportError>,
+) -> Result<Vec<StoredTensor>, ImportError> {
     let text = std::fs::read(index).map_err(|error| ImportError::Read { file: index.to_path_buf(), error })?;
     let invalid = |reason| ImportError::Index { file: index.to_path_buf(), reason };
     let Index { weight_map } =
@@ -38,15 +40,19 @@ pub(super) fn read(index: &Path) -> Result<Vec<StoredTensor>, ImportError> {
         shards.entry(shard).or_default().insert(tensor);
     }
 
-    let mut tensors = Vec::new();
-    for (shard, listed) in shards {
+    // All of them, before any is read: a download that is not finished is what is wrong most often.
+    for (shard, listed) in &shards {
         let path = dir.join(shard);
         if !path.exists() {
             let tensor = listed.iter().min().map(|name| name.to_string()).unwrap_or_default();
             return Err(ImportError::ShardMissing { index: index.to_path_buf(), tensor, shard: path });
         }
-        let file: Arc<Path> = path.into();
-        let held = header::read(&Blob::open(&file)?, &file)?;
+    }
+
+    let mut tensors = Vec::new();
+    for (shard, listed) in shards {
+        let file: Arc<Path> = dir.join(shard).into();
+        let held = read_shard(&Blob::open(&file)?, &file)?;
         let content = |tensor: &str, expected: Option<&str>, found: Option<&str>| ImportError::ShardContent {
             index: index.to_path_buf(),
             tensor: tensor.to_string(),

@@ -9,15 +9,24 @@
 
 mod blob;
 mod checkpoint;
+mod experts;
+mod files;
 mod header;
 mod index;
+mod load;
 mod names;
+mod pickle;
 mod plan;
+mod pytorch;
+mod recorders;
+mod records;
 mod report;
+mod save;
 mod snapshots;
 mod source;
 mod stored;
 mod values;
+mod write;
 
 use std::ops::ControlFlow;
 
@@ -25,9 +34,12 @@ use burn::tensor::backend::Backend;
 
 use crate::error::ImportError;
 
-pub use checkpoint::{Checkpoint, LoadOptions, Loaded};
+pub use checkpoint::Checkpoint;
+pub use load::{LoadOptions, Loaded, Loader};
 pub use names::{ExpectedTensor, Layout, expected_tensors};
+pub use records::{RecordPrecision, save_record};
 pub use report::{LoadProgress, LoadReport, WeightsForm};
+pub use save::save_hf;
 pub use source::{EmbeddedModel, ModelSource};
 pub use stored::StoredDtype;
 

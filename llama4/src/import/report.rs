@@ -13,6 +13,8 @@ pub enum WeightsForm {
     ShardedSafetensors,
     /// One PyTorch file with Hugging Face's names.
     PyTorch,
+    /// `pytorch_model.bin.index.json` and the files it names.
+    ShardedPyTorch,
     /// Burn's own record, `model.mpk` or `model.bin`.
     BurnRecord,
     /// A safetensors file that is part of the program.
@@ -25,6 +27,7 @@ impl fmt::Display for WeightsForm {
             Self::Safetensors => "safetensors",
             Self::ShardedSafetensors => "sharded safetensors",
             Self::PyTorch => "PyTorch",
+            Self::ShardedPyTorch => "sharded PyTorch",
             Self::BurnRecord => "burn record",
             Self::Embedded => "embedded safetensors",
         })
@@ -42,7 +45,7 @@ pub struct LoadReport {
     pub bytes: u64,
     /// Tensors of the vision half, which were skipped.
     pub skipped_vision: usize,
-    /// Loaded tensors by their type on disk.
+    /// Loaded tensors by their type on disk; empty for burn's records.
     pub dtypes: BTreeMap<StoredDtype, usize>,
     /// Time from the first header to the last tensor.
     pub elapsed: Duration,
@@ -51,11 +54,11 @@ pub struct LoadReport {
 impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let dtypes: Vec<String> = self.dtypes.iter().map(|(dtype, count)| format!("{count} {dtype}")).collect();
+        let dtypes = if dtypes.is_empty() { String::new() } else { format!(" ({})", dtypes.join(", ")) };
         write!(
             f,
-            "{} tensors ({}), {:.1} MB of {} in {:.2} s",
+            "{} tensors{dtypes}, {:.1} MB of {} in {:.2} s",
             self.tensors,
-            dtypes.join(", "),
             self.bytes as f64 / 1e6,
             self.form,
             self.elapsed.as_secs_f64()

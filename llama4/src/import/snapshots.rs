@@ -8,14 +8,14 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
 use burn_store::{Applier, ApplyError, TensorSnapshot, TensorSnapshotError};
 
-use super::names::Layout;
+use super::experts::{self, Group};
+use super::names::{ExpectedTensor, Layout};
 use super::plan::{Plan, PlannedTensor};
 use super::report::LoadProgress;
 use super::values::{self, Part, ValuesError};
 use crate::Llama4Config;
 use crate::error::ImportError;
 use crate::nn::Llama4ForCausalLM;
-use crate::nn::moe::ExpertsConfig;
 
 /// A parameter of the model as it is filled: a planned tensor, or one group of its experts.
 struct Source {
@@ -38,8 +38,9 @@ pub(super) fn load<B: Backend>(
     device: &B::Device,
     progress: &mut dyn FnMut(LoadProgress<'_>) -> ControlFlow<()>,
 ) -> Result<Llama4ForCausalLM<B>, ImportError> {
+    let groups = experts::groups(config);
     let sources: Vec<Source> =
-        plan.tensors.iter().flat_map(|tensor| sources(config, &Rc::new(tensor.clone()))).collect();
+        plan.tensors.iter().flat_map(|tensor| sources(&groups, &Rc::new(tensor.clone()))).collect();
     let bytes = sources.iter().map(|source| (source.path.clone(), source.bytes)).collect();
     let tensors: HashMap<String, Rc<PlannedTensor>> =
         sources.iter().map(|source| (source.path.clone(), source.tensor.clone())).collect();
@@ -75,32 +76,27 @@ pub(super) fn load<B: Backend>(
 }
 
 /// The parameters that a planned tensor fills.
-fn sources(config: &Llama4Config, tensor: &Rc<PlannedTensor>) -> Vec<Source> {
-    let name = &tensor.expected.name;
+fn sources(groups: &[Group], tensor: &Rc<PlannedTensor>) -> Vec<Source> {
+    let ExpectedTensor { name, shape, layout } = &tensor.expected;
     let stored = tensor.stored.range.len() as u64;
-    match (tensor.expected.layout, tensor.expected.shape.as_slice(), name.rsplit_once('.')) {
-        (Layout::TurnedExperts, &[experts, rows, columns], Some((module, parameter))) => {
-            let groups = ExpertsConfig::new(config.hidden_size, config.intermediate_size, experts).group_sizes();
-            let mut first = 0;
-            groups
-                .into_iter()
-                .enumerate()
-                .map(|(group, count)| {
-                    let part = Part::Turned { first, count, rows, columns };
-                    first += count;
-                    Source {
-                        path: format!("{module}.groups.{group}.{parameter}"),
-                        shape: vec![count, columns, rows],
-                        part,
-                        tensor: tensor.clone(),
-                        bytes: stored / experts as u64 * count as u64,
-                    }
-                })
-                .collect()
-        }
+    match (layout, shape.as_slice()) {
+        (Layout::TurnedExperts, &[experts, rows, columns]) => groups
+            .iter()
+            .enumerate()
+            .map(|(index, &group)| {
+                let (path, shape, part) = experts::part(name, [experts, rows, columns], index, group);
+                Source {
+                    path,
+                    shape,
+                    part,
+                    tensor: tensor.clone(),
+                    bytes: stored / experts as u64 * group.count as u64,
+                }
+            })
+            .collect(),
         _ => vec![Source {
             path: name.clone(),
-            shape: tensor.expected.shape.clone(),
+            shape: shape.clone(),
             part: Part::Whole,
             tensor: tensor.clone(),
             bytes: stored,

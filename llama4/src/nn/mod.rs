@@ -29,3 +29,9 @@ pub use norm::{RmsNorm, RmsNormConfig, rms_normalize};
 pub use output::{ForwardOptions, ForwardOutput, Trace};
 pub use projection::{Projection, ProjectionConfig};
 pub use rope::{RotaryTable, inverse_frequencies, rotate};
+
+// What `import` fills and reads field by field.
+pub(crate) use causal_lm::Llama4ForCausalLMRecord;
+pub(crate) use decoder_layer::FeedForwardRecord;
+pub(crate) use mlp::MlpRecord;
+pub(crate) use projection::ProjectionRecord;

@@ -44,8 +44,11 @@ fn every_float_golden_loads_and_computes_what_it_should() {
 }
 
 #[test]
-fn the_report_counts_what_was_read() {
-    let report = load(golden("p1_scout_like")).unwrap().report;
+fn the_report_counts_what_was_read_and_headers_alone_tell_it() {
+    let mut report = load(golden("p1_scout_like")).unwrap().report;
+    let survey = crate::import::Checkpoint::open(golden("p1_scout_like")).unwrap().survey().unwrap();
+    report.elapsed = survey.elapsed;
+    assert_eq!(report, survey);
     let weights = std::fs::metadata(golden("p1_scout_like").join("model.safetensors")).unwrap().len();
     assert_eq!(report.tensors, 51);
     assert_eq!(report.dtypes.into_iter().collect::<Vec<_>>(), [(StoredDtype::Bf16, 51)]);

@@ -1,0 +1,70 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::blob::Blob;
+use super::checkpoint::Checkpoint;
+use super::report::WeightsForm;
+use super::source::ModelSource;
+use super::stored::StoredTensor;
+use super::{header, index, pytorch};
+use crate::error::ImportError;
+
+/// Names of weights, in the order in which they are looked for.
+const NAMES: [(&str, WeightsForm); 6] = [
+    ("model.safetensors.index.json", WeightsForm::ShardedSafetensors),
+    ("model.safetensors", WeightsForm::Safetensors),
+    ("pytorch_model.bin.index.json", WeightsForm::ShardedPyTorch),
+    ("pytorch_model.bin", WeightsForm::PyTorch),
+    ("model.mpk", WeightsForm::BurnRecord),
+    ("model.bin", WeightsForm::BurnRecord),
+];
+
+/// The weights of a folder: the first form that is there; after the names that say what they are, a lone `.pth` or `.pt`.
+pub(super) fn find(dir: &Path) -> Result<(WeightsForm, PathBuf), ImportError> {
+    for (name, form) in NAMES {
+        let file = dir.join(name);
+        if file.exists() {
+            return Ok((form, file));
+        }
+    }
+    let unreadable = |error| ImportError::Read { file: dir.to_path_buf(), error };
+    let mut pickles = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(unreadable)? {
+        let file = entry.map_err(unreadable)?.path();
+        if file.extension().is_some_and(|extension| extension == "pth" || extension == "pt") {
+            pickles.push(file);
+        }
+    }
+    let unsupported = |what: String| ImportError::Unsupported { place: dir.to_path_buf(), what };
+    let is_meta = |file: &PathBuf| {
+        file.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("consolidated."))
+    };
+    if pickles.iter().any(is_meta) {
+        return Err(unsupported("Meta's own layout (consolidated.*.pth)".to_string()));
+    }
+    match pickles.len() {
+        0 => {
+            let names = NAMES.iter().map(|(name, _)| *name).chain(["*.pth", "*.pt"]);
+            Err(ImportError::NoWeights { dir: dir.to_path_buf(), looked_for: names.map(str::to_owned).collect() })
+        }
+        1 => Ok((WeightsForm::PyTorch, pickles.remove(0))),
+        count => Err(unsupported(format!("a folder with {count} .pth or .pt files and no index"))),
+    }
+}
+
+impl Checkpoint {
+    /// Everything that the weights' headers list. Not for burn's records, which have none.
+    pub(super) fn stored(&self) -> Result<Vec<StoredTensor>, ImportError> {
+        let file: Arc<Path> = self.file.clone().into();
+        if let ModelSource::Embedded(files) = &self.source {
+            return header::read(&Blob::Static(files.weights), &file);
+        }
+        match self.form {
+            WeightsForm::ShardedSafetensors => index::read(&file, header::read),
+            WeightsForm::ShardedPyTorch => index::read(&file, pytorch::read),
+            WeightsForm::PyTorch => pytorch::read(&Blob::open(&file)?, &file),
+            WeightsForm::Safetensors | WeightsForm::Embedded => header::read(&Blob::open(&file)?, &file),
+            WeightsForm::BurnRecord => Ok(Vec::new()),
+        }
+    }
+}

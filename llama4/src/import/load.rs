@@ -1,0 +1,173 @@
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{DType, Element};
+
+use super::checkpoint::Checkpoint;
+use super::names::expected_tensors;
+use super::plan::Plan;
+use super::report::{LoadProgress, LoadReport, WeightsForm};
+use super::{recorders, records, snapshots};
+use crate::Llama4ForCausalLM;
+use crate::config::FoundWeights;
+use crate::error::ImportError;
+
+/// Files that burn-import reads unless told otherwise: its recorders hold all of a model on the host, twice, and in `f32`.
+const RECORDER_BYTES: u64 = 1 << 30;
+
+/// How weights are loaded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Type of the model's weights and activations; `None` is the backend's own float type. The file's type does not matter.
+    pub dtype: Option<DType>,
+    /// What reads them.
+    pub loader: Loader,
+}
+
+/// What reads weights in Hugging Face's names, after the checks that are the same for all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Loader {
+    /// The recorders for single files of up to 1 GiB without vision tensors that are loaded as `F32`; streamed otherwise.
+    #[default]
+    Auto,
+    /// burn-import's recorders, for a single file that is loaded in the backend's own float type. All of the model is held on the host.
+    Recorder,
+    /// Tensor by tensor from mapped files, through burn-store. One tensor is held on the host.
+    Streamed,
+}
+
+/// A model with its weights.
+#[derive(Debug)]
+pub struct Loaded<B: Backend> {
+    /// The model.
+    pub model: Llama4ForCausalLM<B>,
+    /// What was read.
+    pub report: LoadReport,
+}
+
+impl Checkpoint {
+    /// Load the model.
+    ///
+    /// First the headers of all files are read and compared with the model: every parameter exactly once, of the right shape, of a type
+    /// that can be loaded, and nothing else but vision tensors. Only then are weights read.
+    ///
+    /// `progress` is called before each tensor and at the end (before and after the whole, where a recorder reads it);
+    /// [`ControlFlow::Break`] stops loading.
+    ///
+    /// # Errors
+    /// When anything is missing, misshapen, of the wrong type, left over or damaged. The error names it and its file.
+    pub fn load<B: Backend>(
+        &self,
+        options: &LoadOptions,
+        device: &B::Device,
+        mut progress: impl FnMut(LoadProgress<'_>) -> ControlFlow<()>,
+    ) -> Result<Loaded<B>, ImportError> {
+        let started = Instant::now();
+        let dtype = options.dtype.unwrap_or(B::FloatElem::dtype());
+        if !dtype.is_float() || !B::supports_dtype(device, dtype) {
+            return Err(ImportError::BackendDtype { dtype, backend: B::name(device) });
+        }
+        let mut config = self.config.clone();
+        let (model, mut report) = if self.form == WeightsForm::BurnRecord {
+            // A record has no header to plan by; it is compared with the model once it is read.
+            let report = self.survey()?;
+            (self.at_once(report.bytes, &mut progress, || records::load(&config, &self.file, dtype, device))?, report)
+        } else {
+            let plan = self.plan()?;
+            let found = FoundWeights {
+                norm_dtype: plan.norm_dtype(),
+                has_lm_head: !config.tie_word_embeddings,
+                quantized: false,
+            };
+            config.finalize(&found)?;
+            let model = if self.uses_recorder::<B>(options.loader, dtype, &plan)? {
+                self.at_once(plan.bytes(), &mut progress, || recorders::load(&config, self.form, &self.file, device))?
+            } else {
+                snapshots::load(&config, &plan, self.source.place(), dtype, device, &mut progress)?
+            };
+            (model, self.planned(&plan))
+        };
+        report.elapsed = started.elapsed();
+        tracing::info!(place = %self.source.place().display(), %report, "loaded");
+        Ok(Loaded { model, report })
+    }
+
+    /// What [`load`](Self::load) would read, from the headers alone: everything is compared with the model, no weight is read. Of burn's
+    /// records only the size is known.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), as far as headers show it.
+    pub fn survey(&self) -> Result<LoadReport, ImportError> {
+        let started = Instant::now();
+        let mut report = if self.form == WeightsForm::BurnRecord {
+            let size = std::fs::metadata(&self.file);
+            let bytes = size.map_err(|error| ImportError::Read { file: self.file.clone(), error })?.len();
+            LoadReport {
+                form: self.form,
+                tensors: expected_tensors(&self.config).len(),
+                bytes,
+                skipped_vision: 0,
+                dtypes: BTreeMap::new(),
+                elapsed: Duration::ZERO,
+            }
+        } else {
+            self.planned(&self.plan()?)
+        };
+        report.elapsed = started.elapsed();
+        Ok(report)
+    }
+
+    fn planned(&self, plan: &Plan) -> LoadReport {
+        LoadReport {
+            form: self.form,
+            tensors: plan.tensors.len(),
+            bytes: plan.bytes(),
+            skipped_vision: plan.skipped_vision,
+            dtypes: plan.dtypes(),
+            elapsed: Duration::ZERO,
+        }
+    }
+
+    /// Read all headers and compare them with the model.
+    pub(super) fn plan(&self) -> Result<Plan, ImportError> {
+        let quantisation = self.config.quant_config.as_ref().map(ToString::to_string);
+        Plan::new(&self.config, self.stored()?, self.source.place(), quantisation.as_deref())
+    }
+
+    fn uses_recorder<B: Backend>(&self, loader: Loader, dtype: DType, plan: &Plan) -> Result<bool, ImportError> {
+        let single = matches!(self.form, WeightsForm::Safetensors | WeightsForm::PyTorch);
+        let own = dtype == B::FloatElem::dtype();
+        match loader {
+            Loader::Streamed => Ok(false),
+            Loader::Recorder if single && own => Ok(true),
+            Loader::Recorder => Err(ImportError::Loader {
+                file: self.file.clone(),
+                reason: format!("burn-import's recorders read single files, as {:?}", B::FloatElem::dtype()),
+            }),
+            Loader::Auto => {
+                let small = plan.bytes() <= RECORDER_BYTES && plan.skipped_vision == 0;
+                Ok(single && own && dtype == DType::F32 && small)
+            }
+        }
+    }
+
+    /// Run a loader that says nothing on its way.
+    fn at_once<B: Backend>(
+        &self,
+        bytes_total: u64,
+        progress: &mut dyn FnMut(LoadProgress<'_>) -> ControlFlow<()>,
+        load: impl FnOnce() -> Result<Llama4ForCausalLM<B>, ImportError>,
+    ) -> Result<Llama4ForCausalLM<B>, ImportError> {
+        let name = &self.file.to_string_lossy();
+        if progress(LoadProgress { bytes_done: 0, bytes_total, name }).is_break() {
+            return Err(ImportError::Cancelled { bytes_done: 0, bytes_total });
+        }
+        let model = load()?;
+        match progress(LoadProgress { bytes_done: bytes_total, bytes_total, name: "" }) {
+            ControlFlow::Continue(()) => Ok(model),
+            ControlFlow::Break(()) => Err(ImportError::Cancelled { bytes_done: bytes_total, bytes_total }),
+        }
+    }
+}

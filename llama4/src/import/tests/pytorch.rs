@@ -1,0 +1,159 @@
+use std::fs;
+
+use serde_json::{Map, json};
+
+use super::files::{Checkpoint, Pickled, flip_bytes, pytorch_file};
+use super::*;
+use crate::import::WeightsForm;
+
+const QUERY: &str = "model.layers.0.self_attn.q_proj.weight";
+
+fn pickled(checkpoint: &Checkpoint) -> Vec<Pickled> {
+    checkpoint.tensors.iter().cloned().map(Pickled::from).collect()
+}
+
+#[test]
+fn a_state_dict_gives_the_same_bits_as_safetensors() {
+    for name in ["p1_scout_like", "p2_maverick_like", "p5_ropescaled_bias_tied_gqa4"] {
+        for file in ["pytorch_model.bin", "weights.pth", "weights.pt"] {
+            let checkpoint = Checkpoint::of(name);
+            fs::write(checkpoint.file(file), pytorch_file(&pickled(&checkpoint))).unwrap();
+            let plain = load(golden(name)).unwrap();
+            for loader in [Loader::Recorder, Loader::Streamed] {
+                let loaded = load_with(checkpoint.path(), loader).unwrap();
+                assert_eq!(loaded.report.form, WeightsForm::PyTorch);
+                assert_eq!(loaded.report.dtypes, plain.report.dtypes);
+                assert_same(&loaded.model, &plain.model);
+            }
+        }
+    }
+}
+
+#[test]
+fn prefixes_and_vision_are_read_as_elsewhere() {
+    let mut checkpoint = Checkpoint::of("p1_scout_like");
+    let mut vision = checkpoint.tensor(QUERY).clone();
+    vision.name = format!("vision_model.{QUERY}");
+    for tensor in &mut checkpoint.tensors {
+        tensor.name = format!("language_model.{}", tensor.name);
+    }
+    checkpoint.tensors.push(vision);
+    fs::write(checkpoint.file("pytorch_model.bin"), pytorch_file(&pickled(&checkpoint))).unwrap();
+    for loader in [Loader::Recorder, Loader::Streamed] {
+        let loaded = load_with(checkpoint.path(), loader).unwrap();
+        assert_eq!(loaded.report.skipped_vision, 1);
+        assert_same(&loaded.model, &load(golden("p1_scout_like")).unwrap().model);
+    }
+}
+
+#[test]
+fn shards_are_read_by_their_index() {
+    let checkpoint = Checkpoint::of("p1_scout_like");
+    let mut map = Map::new();
+    for (shard, first) in [("a.bin", 0), ("b.bin", 1)] {
+        let part: Vec<_> = checkpoint.tensors.iter().skip(first).step_by(2).cloned().collect();
+        map.extend(part.iter().map(|tensor| (tensor.name.clone(), json!(shard))));
+        let part: Vec<_> = part.into_iter().map(Pickled::from).collect();
+        fs::write(checkpoint.file(shard), pytorch_file(&part)).unwrap();
+    }
+    let index = json!({ "weight_map": map });
+    fs::write(checkpoint.file("pytorch_model.bin.index.json"), index.to_string()).unwrap();
+    let loaded = load(checkpoint.path()).unwrap();
+    assert_eq!(loaded.report.form, WeightsForm::ShardedPyTorch);
+    assert_same(&loaded.model, &load(golden("p1_scout_like")).unwrap().model);
+}
+
+/// The error of a golden as a PyTorch file, after a change to its tensors.
+#[track_caller]
+fn assert_refused(change: impl Fn(&mut Vec<Pickled>), parts: &[&str]) {
+    let checkpoint = Checkpoint::of("p1_scout_like");
+    let mut tensors = pickled(&checkpoint);
+    change(&mut tensors);
+    fs::write(checkpoint.file("pytorch_model.bin"), pytorch_file(&tensors)).unwrap();
+    let error = error_of(checkpoint.path());
+    for part in parts {
+        assert!(error.contains(part), "{part:?} is not in: {error}");
+    }
+}
+
+fn query(tensors: &mut [Pickled]) -> &mut Pickled {
+    tensors.iter_mut().find(|pickled| pickled.tensor.name == QUERY).unwrap()
+}
+
+#[test]
+fn the_checks_are_those_of_safetensors() {
+    assert_refused(|t| t.retain(|t| t.tensor.name != QUERY), &["1 parameter is missing", QUERY]);
+    assert_refused(|t| query(t).tensor.name = "other".to_string(), &["missing", QUERY, "no place", "other"]);
+    assert_refused(
+        |t| {
+            let mut wide = query(t).tensor.clone();
+            wide.shape = vec![32, 128];
+            *query(t) = wide.into();
+        },
+        &[QUERY, "[64, 64]", "[32, 128]", "pytorch_model.bin"],
+    );
+    assert_refused(
+        |t| {
+            query(t).tensor.dtype = "I32".to_string();
+            query(t).tensor.bytes = vec![0; 64 * 64 * 4];
+        },
+        &[QUERY, "I32", "not supported"],
+    );
+}
+
+#[test]
+fn values_that_are_not_all_there_or_not_in_order_are_refused() {
+    // burn-store reads each of these without a word: as zeros, or in the wrong order.
+    assert_refused(|t| query(t).strides = vec![1, 64], &[QUERY, "not in order", "contiguous"]);
+    assert_refused(|t| query(t).tensor.bytes.truncate(64), &[QUERY, "does not fit its storage"]);
+    assert_refused(|t| query(t).offset = 1, &[QUERY, "from element 1 on does not fit"]);
+    let checkpoint = Checkpoint::of("p1_scout_like");
+    let bytes = pytorch_file(&pickled(&checkpoint));
+    // The archive's directory names a storage twice: in front of its bytes and at the end.
+    let lost: Vec<u8> = replaced(&bytes, b"archive/data/7", b"archive/dat_/7");
+    fs::write(checkpoint.file("pytorch_model.bin"), lost).unwrap();
+    let error = error_of(checkpoint.path());
+    assert!(error.contains("its storage 7 is not in the file"), "{error}");
+}
+
+fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let mut position = 0;
+    while let Some(found) = bytes[position..].windows(from.len()).position(|window| window == from) {
+        position += found;
+        bytes[position..position + from.len()].copy_from_slice(to);
+    }
+    bytes
+}
+
+#[test]
+fn damaged_files_and_other_pickles_are_errors() {
+    let checkpoint = Checkpoint::of("p1_scout_like");
+    let file = checkpoint.file("pytorch_model.bin");
+    let whole = pytorch_file(&pickled(&checkpoint));
+    for len in [0, 1, 2, 10, whole.len() / 2, whole.len() - 1] {
+        fs::write(&file, &whole[..len]).unwrap();
+        let error = error_of(checkpoint.path());
+        assert!(error.contains("pytorch_model.bin is damaged"), "{len}: {error}");
+    }
+    fs::write(&file, b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.").unwrap();
+    assert!(error_of(checkpoint.path()).contains("before version 1.6"));
+}
+
+#[test]
+fn no_flipped_byte_of_a_pickle_gets_past_the_checks_into_a_panic() {
+    let checkpoint = Checkpoint::of("p1_scout_like");
+    let whole = pytorch_file(&pickled(&checkpoint));
+    fs::write(checkpoint.file("pytorch_model.bin"), &whole).unwrap();
+    flip_bytes(&checkpoint, "pytorch_model.bin", (0..1500).chain(whole.len() - 800..whole.len()));
+}
+
+#[test]
+fn metas_files_and_folders_without_an_index_are_not_guessed_at() {
+    let checkpoint = Checkpoint::of("p1_scout_like");
+    fs::write(checkpoint.file("a.pth"), "").unwrap();
+    fs::write(checkpoint.file("b.pth"), "").unwrap();
+    assert!(error_of(checkpoint.path()).contains("2 .pth or .pt files"));
+    fs::write(checkpoint.file("consolidated.00.pth"), "").unwrap();
+    assert!(error_of(checkpoint.path()).contains("Meta's own layout"));
+}
