@@ -44,7 +44,8 @@ impl Case {
 pub(crate) fn measure<B: Backend>(model: &Llama4ForCausalLM<B>, case: &Case, repeats: usize) -> Result<Sample> {
     let vocab = model.config().vocab_size as u32;
     // Any ids will do; neighbours differ, so that tokens go to different experts.
-    let prompt = |length: usize| (0..length as u32).map(|at| at.wrapping_mul(2_654_435_761) % vocab).collect::<Vec<_>>();
+    let prompt =
+        |length: usize| (0..length as u32).map(|at| at.wrapping_mul(2_654_435_761) % vocab).collect::<Vec<_>>();
     match *case {
         Case::Prefill { tokens } => {
             ensure!(tokens > 0, "a prompt has at least one token");

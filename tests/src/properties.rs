@@ -251,8 +251,7 @@ pub fn chunked_layers_see_their_chunk<B: Backend>() {
                 // Slot s holds the key of the position in this chunk that is congruent to s.
                 let chunk_begin = position - position % chunk;
                 let seen: Vec<usize> = piece.visible(index).map(|slot| chunk_begin + slot).collect();
-                let expected: Vec<usize> =
-                    (0..=position).filter(|key| key / chunk == position / chunk).collect();
+                let expected: Vec<usize> = (0..=position).filter(|key| key / chunk == position / chunk).collect();
                 prop_assert_eq!(seen, expected, "at position {}", position);
                 position += 1;
             }
@@ -336,7 +335,8 @@ pub fn return_modes_agree<B: Backend>() {
     assert_eq!(some.offsets, Some(vec![0, 3, 5]));
     assert!(one.logits.is_none() && one.offsets.is_none());
     let rows = |tensor: &Tensor<B, 2>, indices: &[i32]| {
-        let indices = Tensor::<B, 1, Int>::from_data(TensorData::new(indices.to_vec(), [indices.len()]), &tensor.device());
+        let indices =
+            Tensor::<B, 1, Int>::from_data(TensorData::new(indices.to_vec(), [indices.len()]), &tensor.device());
         host(&tensor.clone().select(0, indices))
     };
     let same = |found: Vec<f32>, expected: Vec<f32>| close(&found, &expected).expect("the same rows");

@@ -1,6 +1,7 @@
 //! The project's own chores, standard library only: `cargo xtask COMMAND`.
 
 mod real_tokenizer;
+mod test;
 
 use std::process::ExitCode;
 
@@ -14,6 +15,11 @@ struct Command {
 
 const COMMANDS: &[Command] = &[
     Command { name: "help", summary: "list the commands", run: help },
+    Command {
+        name: "test",
+        summary: "format check, tests, lints and documentation: all that a change has to pass",
+        run: test::run,
+    },
     Command {
         name: "real-tokenizer",
         summary: "make fixtures/real-tokenizer/tokenizer.json from PyPI's llama-models (needs python3 with pip)",

@@ -11,6 +11,9 @@ use super::Recipe;
 
 type FileRecorder = DefaultFileRecorder<FullPrecisionSettings>;
 
+/// Files of the optimiser of the matrices and of that of the gains.
+const OPTIMIZERS: [&str; 2] = ["optimizer", "optimizer-gains"];
+
 /// Where a checkpoint stands.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct State {
@@ -31,7 +34,7 @@ fn folder(output: &Path) -> PathBuf {
 pub(super) fn save<B: AutodiffBackend, M: AutodiffModule<B>, O: Optimizer<M, B>>(
     output: &Path,
     model: &M,
-    optimizer: &O,
+    optimizers: &[O; 2],
     state: &State,
 ) -> Result<()> {
     let (fresh, place, old) = (output.join("checkpoint.new"), folder(output), output.join("checkpoint.old"));
@@ -39,7 +42,9 @@ pub(super) fn save<B: AutodiffBackend, M: AutodiffModule<B>, O: Optimizer<M, B>>
     std::fs::create_dir_all(&fresh).with_context(|| format!("cannot create {}", fresh.display()))?;
     let recorder = FileRecorder::new();
     Module::<B>::save_file(model.clone(), fresh.join("model"), &recorder).context("cannot save the model")?;
-    recorder.record(optimizer.to_record(), fresh.join("optimizer")).context("cannot save the optimiser")?;
+    for (optimizer, name) in optimizers.iter().zip(OPTIMIZERS) {
+        recorder.record(optimizer.to_record(), fresh.join(name)).context("cannot save the optimiser")?;
+    }
     std::fs::write(fresh.join("state.json"), serde_json::to_vec_pretty(state)?).context("cannot save the state")?;
     let _ = std::fs::remove_dir_all(&old);
     if place.exists() {
@@ -54,10 +59,10 @@ pub(super) fn save<B: AutodiffBackend, M: AutodiffModule<B>, O: Optimizer<M, B>>
 pub(super) fn load<B: AutodiffBackend, M: AutodiffModule<B>, O: Optimizer<M, B>>(
     output: &Path,
     model: M,
-    optimizer: O,
+    optimizers: [O; 2],
     recipe: &Recipe,
     device: &B::Device,
-) -> Result<(M, O, State)> {
+) -> Result<(M, [O; 2], State)> {
     let place = folder(output);
     let file = place.join("state.json");
     let text = std::fs::read(&file).with_context(|| format!("no checkpoint to resume from: cannot read {}", file.display()))?;
@@ -70,6 +75,11 @@ pub(super) fn load<B: AutodiffBackend, M: AutodiffModule<B>, O: Optimizer<M, B>>
     );
     let recorder = FileRecorder::new();
     let model = Module::<B>::load_file(model, place.join("model"), &recorder, device).context("cannot load the model")?;
-    let record = recorder.load(place.join("optimizer"), device).context("cannot load the optimiser")?;
-    Ok((model, optimizer.load_record(record), state))
+    let mut resumed = Vec::new();
+    for (optimizer, name) in optimizers.into_iter().zip(OPTIMIZERS) {
+        let record = recorder.load(place.join(name), device).context("cannot load the optimiser")?;
+        resumed.push(optimizer.load_record(record));
+    }
+    let optimizers = resumed.try_into().map_err(|_| anyhow::anyhow!("two optimisers"))?;
+    Ok((model, optimizers, state))
 }

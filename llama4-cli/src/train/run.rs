@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use burn::grad_clipping::GradientClippingConfig;
-use burn::module::AutodiffModule;
+use burn::module::{AutodiffModule, Module, ModuleVisitor, Param, ParamId};
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor};
@@ -46,16 +46,21 @@ pub(crate) fn train<B: AutodiffBackend>(
     std::fs::create_dir_all(&run.output).with_context(|| format!("cannot create {}", run.output.display()))?;
     B::seed(device, recipe.seed);
     let mut model = run.config.init::<B>(device).with_dropout(recipe.dropout);
-    let mut optimizer = AdamWConfig::new()
+    let adam = AdamWConfig::new()
         .with_beta_2(0.95)
         .with_epsilon(1e-8)
-        .with_weight_decay(recipe.weight_decay)
-        .with_grad_clipping(Some(GradientClippingConfig::Norm(recipe.clip)))
-        .init();
+        .with_grad_clipping(Some(GradientClippingConfig::Norm(recipe.clip)));
+    // Decay would pull the gains of the norms to zero, and with them the logits.
+    let mut optimizers = [
+        adam.clone().with_weight_decay(recipe.weight_decay).init(),
+        adam.with_weight_decay(0.0).init(),
+    ];
+    let gains = gains::<B, _>(&model);
     let (mut done, mut before) = (0, 0.0);
     if run.resume {
-        let (loaded, state_of_optimizer, state) = checkpoint::load(&run.output, model, optimizer, recipe, device)?;
-        (model, optimizer, done, before) = (loaded.with_dropout(recipe.dropout), state_of_optimizer, state.step, state.seconds);
+        let state;
+        (model, optimizers, state) = checkpoint::load(&run.output, model, optimizers, recipe, device)?;
+        (done, before) = (state.step, state.seconds);
         report(&format!("resumed after step {done}"));
     }
     let mut data = Shuffled::new(&run.tokens, recipe.sequence_length, recipe.batch_size, recipe.seed)?;
@@ -84,8 +89,12 @@ pub(crate) fn train<B: AutodiffBackend>(
             Some(balance) => loss + balance * recipe.balance,
             None => loss,
         };
-        let gradients = GradientsParams::from_grads(total.backward(), &model);
-        model = optimizer.step(recipe.rate(step), model, gradients);
+        let mut gradients = total.backward();
+        let of_gains = GradientsParams::from_params(&mut gradients, &model, &gains);
+        let of_matrices = GradientsParams::from_grads(gradients, &model);
+        for (optimizer, gradients) in optimizers.iter_mut().zip([of_matrices, of_gains]) {
+            model = optimizer.step(recipe.rate(step), model, gradients);
+        }
 
         let at = step + 1;
         let (last, stopped) = (at == recipe.steps, stop());
@@ -101,7 +110,7 @@ pub(crate) fn train<B: AutodiffBackend>(
             report(&format!("step {at}: loss {train:.4}, balance {balance:.3}{validation}, {seconds:.0} s"));
             if saves {
                 let state = State { step: at, seconds, recipe: recipe.clone() };
-                checkpoint::save(&run.output, &model, &optimizer, &state)?;
+                checkpoint::save(&run.output, &model, &optimizers, &state)?;
             }
         }
         if stopped {
@@ -109,6 +118,21 @@ pub(crate) fn train<B: AutodiffBackend>(
         }
     }
     Ok(model.valid().with_dropout(0.0))
+}
+
+/// The gains of the norms and the biases: all parameters of one axis.
+fn gains<B: Backend, M: Module<B>>(model: &M) -> Vec<ParamId> {
+    struct Gains(Vec<ParamId>);
+    impl<B: Backend> ModuleVisitor<B> for Gains {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+            if D == 1 {
+                self.0.push(param.id);
+            }
+        }
+    }
+    let mut gains = Gains(Vec::new());
+    model.visit(&mut gains);
+    gains.0
 }
 
 /// Mean loss over the validation text, in nats a token.

@@ -41,9 +41,7 @@ pub enum GenerateError {
         value: f32,
     },
     /// Every token is banned, or there is none.
-    #[error(
-        "none of the {vocab} tokens can be chosen: every logit is -inf (is everything banned by the logit bias?)"
-    )]
+    #[error("none of the {vocab} tokens can be chosen: every logit is -inf (is everything banned by the logit bias?)")]
     NothingToChoose {
         /// Number of logits.
         vocab: usize,
@@ -61,7 +59,9 @@ pub enum GenerateError {
         request: usize,
     },
     /// A prompt that does not fit the session's context.
-    #[error("prompt {request} has {length} tokens, the context only {context}: make the context larger or the prompt shorter")]
+    #[error(
+        "prompt {request} has {length} tokens, the context only {context}: make the context larger or the prompt shorter"
+    )]
     PromptTooLong {
         /// Index of the request.
         request: usize,

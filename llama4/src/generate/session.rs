@@ -109,7 +109,9 @@ impl<'a, B: Backend> Session<'a, B> {
         for _ in 0..waiting.len() {
             let Some((request, sequence)) = waiting.pop_front() else { break };
             match sequence.ends_at_once() {
-                Some(reason) => done[request] = Some(end(request, sequence, reason, Timings::default(), &mut flow, &mut on_event)),
+                Some(reason) => {
+                    done[request] = Some(end(request, sequence, reason, Timings::default(), &mut flow, &mut on_event))
+                }
                 None => waiting.push_back((request, sequence)),
             }
         }
@@ -147,8 +149,7 @@ impl<'a, B: Backend> Session<'a, B> {
                             Outcome::Goes => active.push(each),
                             Outcome::Ends(reason) => {
                                 let Active { sequence, timings, .. } = each;
-                                done[request] =
-                                    Some(end(request, sequence, reason, timings, &mut flow, &mut on_event));
+                                done[request] = Some(end(request, sequence, reason, timings, &mut flow, &mut on_event));
                             }
                         }
                     }
@@ -297,7 +298,10 @@ fn choose<B: Backend>(
     }
     if sequences.iter().all(|sequence| !sequence.needs_logits()) {
         let ids: Vec<u32> = logits.clone().argmax(1).into_data().iter::<u32>().collect();
-        return Ok(places.iter().map(|&place| super::Sampled { id: ids[place], logprob: None, top: Vec::new() }).collect());
+        return Ok(places
+            .iter()
+            .map(|&place| super::Sampled { id: ids[place], logprob: None, top: Vec::new() })
+            .collect());
     }
     let vocab = logits.dims()[1];
     let mut host: Vec<f32> = logits.to_data().iter::<f32>().collect();

@@ -1,0 +1,32 @@
+//! What a change has to pass: tests, lints, documentation.
+
+use std::process::Command;
+
+/// Each step's arguments to cargo.
+const STEPS: &[&[&str]] = &[
+    &["fmt", "--all", "--check"],
+    &["test", "--workspace", "--locked"],
+    &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],
+    &["doc", "--workspace", "--no-deps", "--locked"],
+];
+
+/// Run all steps; stop at the first that fails.
+pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
+    if let Some(argument) = arguments.first() {
+        return Err(format!("takes no argument, found {argument}"));
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    for step in STEPS {
+        let line = format!("cargo {}", step.join(" "));
+        eprintln!("==> {line}");
+        let status = Command::new(&cargo)
+            .args(*step)
+            .env("RUSTDOCFLAGS", "-D warnings")
+            .status()
+            .map_err(|error| format!("cannot run {line}: {error}"))?;
+        if !status.success() {
+            return Err(format!("{line} failed: {status}"));
+        }
+    }
+    Ok(())
+}
