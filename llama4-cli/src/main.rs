@@ -1,2 +1,32 @@
-//! Placeholder.
-fn main() {}
+//! `llama4-cli`: generate text with Llama 4, talk to it, and look into its checkpoints.
+//!
+//! `args` is the command line as typed, `commands` what it does; only `backend` names a backend, and only `output` writes.
+
+mod args;
+mod backend;
+mod commands;
+mod conversation;
+mod exit;
+mod interrupt;
+mod layers;
+mod lines;
+mod model;
+mod output;
+mod prompt;
+mod stream;
+#[cfg(feature = "train")]
+mod train;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return exit::not_parsed(&error),
+    };
+    let output = output::Output::new(&cli.messages);
+    let result = interrupt::install().and_then(|()| commands::run(cli.command, &output));
+    exit::code(&result, &output)
+}

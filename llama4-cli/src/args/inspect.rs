@@ -1,0 +1,24 @@
+use super::{Ids, ModelArgs};
+
+/// Say what is in a checkpoint
+///
+/// Reads the configuration and the headers of the weights; no weight is loaded.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES, after_help = "`llama4-cli inspect --help` has examples.")]
+pub(crate) struct InspectArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Context lengths to give the size of the key-value cache for, as in 4096,131072
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) context: Option<Ids>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  llama4-cli inspect                                     the demo model
+  llama4-cli inspect --model DIR
+  llama4-cli inspect --model DIR --context 8192,1000000  how much memory a context takes
+  llama4-cli inspect --model DIR --json | jq .parameters.total";

@@ -1,0 +1,192 @@
+//! A model as a command line names it: a folder, or the demo model that is part of the program.
+
+use std::ops::ControlFlow;
+
+use anyhow::{Result, anyhow};
+use burn::tensor::DType;
+use burn::tensor::backend::Backend;
+use llama4::config::{GenerationConfig, PipelineConfig};
+use llama4::error::{ImportError, TextError};
+use llama4::generate::SamplingParams;
+use llama4::import::{Checkpoint, EmbeddedModel, LoadOptions, ModelSource};
+use llama4::text::{ChatTemplate, Tokenizer};
+use llama4::{Llama4Config, Llama4ForCausalLM};
+
+use crate::args::{ModelArgs, Precision};
+use crate::exit::{Stopped, usage};
+use crate::interrupt::Watch;
+use crate::output::Output;
+
+macro_rules! demo_file {
+    ($name:literal) => {
+        include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/demo/", $name))
+    };
+}
+
+/// What the demo model goes on with where no prompt is given.
+pub(crate) const DEMO_PROMPT: &str = "The old captain looked out upon the sea, and said to his men,";
+
+const DEMO: EmbeddedModel = EmbeddedModel {
+    config_json: demo_file!("config.json"),
+    weights: demo_file!("model.safetensors"),
+    generation_config_json: Some(demo_file!("generation_config.json")),
+    tokenizer_json: Some(demo_file!("tokenizer.json")),
+    chat_template: None,
+};
+
+/// Where a model's files are.
+pub(crate) fn source(args: &ModelArgs) -> ModelSource {
+    match &args.model {
+        Some(dir) => ModelSource::Directory(dir.clone()),
+        None => ModelSource::Embedded(DEMO),
+    }
+}
+
+/// The tokenizer that belongs to a model.
+pub(crate) fn tokenizer(source: &ModelSource) -> Result<Tokenizer, TextError> {
+    match source {
+        ModelSource::Directory(dir) => Tokenizer::from_dir(dir),
+        ModelSource::Embedded(files) => Tokenizer::from_bytes(files.tokenizer_json.unwrap_or_default()),
+    }
+}
+
+/// A model whose files are found and whose configuration is read, but whose weights are not.
+#[derive(Debug)]
+pub(crate) struct Model {
+    source: ModelSource,
+    checkpoint: Checkpoint,
+    generation: GenerationConfig,
+}
+
+impl Model {
+    pub(crate) fn open(args: &ModelArgs) -> Result<Self> {
+        let source = source(args);
+        let checkpoint = Checkpoint::open(source.clone())?;
+        let generation = checkpoint.generation_config()?.unwrap_or_default();
+        Ok(Self { source, checkpoint, generation })
+    }
+
+    pub(crate) fn is_demo(&self) -> bool {
+        matches!(self.source, ModelSource::Embedded(_))
+    }
+
+    /// The folder, or words for the demo model.
+    pub(crate) fn name(&self) -> String {
+        match &self.source {
+            ModelSource::Directory(dir) => dir.display().to_string(),
+            ModelSource::Embedded(_) => "the demo model".to_owned(),
+        }
+    }
+
+    pub(crate) fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    pub(crate) fn config(&self) -> &Llama4Config {
+        self.checkpoint.config()
+    }
+
+    pub(crate) fn tokenizer(&self) -> Result<Tokenizer, TextError> {
+        tokenizer(&self.source)
+    }
+
+    /// The tokenizer, if the model has one: work on ids goes without.
+    pub(crate) fn tokenizer_if_any(&self) -> Result<Option<Tokenizer>, TextError> {
+        match self.tokenizer() {
+            Err(TextError::NoTokenizer { .. } | TextError::OnlyTokenizerModel { .. }) => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
+    /// The model's chat template, or Llama 4's where it brings none.
+    pub(crate) fn chat_template(&self) -> Result<ChatTemplate, TextError> {
+        let own = match &self.source {
+            ModelSource::Directory(dir) => ChatTemplate::from_dir(dir)?,
+            ModelSource::Embedded(files) => {
+                files.chat_template.map(|text| ChatTemplate::new("the demo model's chat template", text)).transpose()?
+            }
+        };
+        Ok(own.unwrap_or_default())
+    }
+
+    /// Tokens that end a text: those of generation_config.json, else those of config.json, else Llama 4's by name.
+    pub(crate) fn end_ids(&self, tokenizer: Option<&Tokenizer>) -> Vec<u32> {
+        let given = |ids: &'_ [u32]| (!ids.is_empty()).then(|| ids.to_vec());
+        let (first, second) = (given(&self.generation.eos_token_ids), given(&self.config().eos_token_ids));
+        match tokenizer {
+            Some(tokenizer) => tokenizer.end_ids(first.as_deref(), second.as_deref()),
+            None => first.or(second).unwrap_or_default(),
+        }
+    }
+
+    /// How the model's makers sample from it.
+    pub(crate) fn sampling(&self) -> SamplingParams {
+        let made = &self.generation;
+        let off = SamplingParams::default();
+        let number = |value: Option<f64>, otherwise: f32| value.map_or(otherwise, |value| value as f32);
+        SamplingParams {
+            // As transformers has it: greedy unless told to sample, and then as the logits are.
+            temperature: if made.do_sample == Some(true) { number(made.temperature, 1.0) } else { 0.0 },
+            top_k: made.top_k.unwrap_or(off.top_k),
+            top_p: number(made.top_p, off.top_p),
+            min_p: number(made.min_p, off.min_p),
+            repetition_penalty: number(made.repetition_penalty, off.repetition_penalty),
+            ..off
+        }
+    }
+
+    /// The room that a sequence gets: what was asked for, else `needed`, at most what the model has.
+    pub(crate) fn context(&self, asked: Option<usize>, needed: usize) -> Result<usize> {
+        let limit = self.config().max_position_embeddings;
+        match asked {
+            Some(0) => Err(usage("--context is 0, but a sequence needs room for at least one token")),
+            Some(wanted) => {
+                let pipeline = PipelineConfig { max_seq_len: Some(wanted), ..PipelineConfig::default() };
+                self.config().max_seq_len(&pipeline).map_err(|_| {
+                    usage(format!("--context is {wanted}, but {} has at most {limit} positions", self.name()))
+                })
+            }
+            None => Ok(needed.clamp(1, limit)),
+        }
+    }
+
+    /// The type a model runs in: what was asked for, else the checkpoint's own where the backend has it, else f32.
+    fn dtype<B: Backend>(&self, asked: Option<Precision>, device: &B::Device) -> DType {
+        match asked {
+            Some(Precision::F32) => DType::F32,
+            Some(Precision::Bf16) => DType::BF16,
+            Some(Precision::F16) => DType::F16,
+            None => {
+                let own = self.checkpoint.hf_config().dtype();
+                let usable = |dtype: &DType| {
+                    matches!(dtype, DType::F32 | DType::BF16 | DType::F16) && B::supports_dtype(device, *dtype)
+                };
+                own.filter(usable).unwrap_or(DType::F32)
+            }
+        }
+    }
+
+    /// Load the weights, with a bar. Ctrl-C stops it.
+    pub(crate) fn load<B: Backend>(
+        &self,
+        precision: Option<Precision>,
+        device: &B::Device,
+        watch: &Watch,
+        output: &Output,
+    ) -> Result<Llama4ForCausalLM<B>> {
+        let dtype = self.dtype::<B>(precision, device);
+        let bar = output.bytes_bar();
+        let message = format!("Loading {}", self.name());
+        let loaded = self.checkpoint.load::<B>(&LoadOptions { dtype: Some(dtype), ..LoadOptions::default() }, device, |progress| {
+            bar.at(&message, progress.bytes_done, progress.bytes_total);
+            if watch.pressed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        drop(bar);
+        let loaded = loaded.map_err(|error| match error {
+            ImportError::Cancelled { .. } => anyhow!(Stopped(error.to_string())),
+            error => error.into(),
+        })?;
+        tracing::info!("{} runs in {}", self.name(), dtype.name());
+        Ok(loaded.model)
+    }
+}
