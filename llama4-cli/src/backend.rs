@@ -118,13 +118,16 @@ mod cuda {
     pub(super) fn check() -> Result<()> {
         let hook = panic::take_hook();
         panic::set_hook(Box::new(|_| ()));
-        let started = panic::catch_unwind(|| burn_cuda::Cuda::<f32, i32>::supports_dtype(&Default::default(), DType::F32));
+        let started =
+            panic::catch_unwind(|| burn_cuda::Cuda::<f32, i32>::supports_dtype(&Default::default(), DType::F32));
         panic::set_hook(hook);
         started.map(|_| ()).map_err(|payload| {
             let said = payload.downcast_ref::<String>().map(String::as_str);
             let said = said.or(payload.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
             let said = said.lines().next().unwrap_or_default();
-            anyhow!("cuda does not start: {said}; is there an NVIDIA driver and device? `--backend ndarray` uses the CPU")
+            anyhow!(
+                "cuda does not start: {said}; is there an NVIDIA driver and device? `--backend ndarray` uses the CPU"
+            )
         })
     }
 

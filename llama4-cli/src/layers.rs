@@ -57,11 +57,8 @@ mod tests {
         let named: Vec<(String, usize)> =
             groups.iter().map(|(kind, layers)| (kind.to_string(), layers.len())).collect();
         // Every fourth layer is NoPE, every second a mixture, and the NoPE ones are among those.
-        let expected = [
-            ("RoPE, chunks of 8192, dense", 24),
-            ("RoPE, chunks of 8192, MoE", 12),
-            ("NoPE, full attention, MoE", 12),
-        ];
+        let expected =
+            [("RoPE, chunks of 8192, dense", 24), ("RoPE, chunks of 8192, MoE", 12), ("NoPE, full attention, MoE", 12)];
         assert_eq!(named, expected.map(|(name, count)| (name.to_owned(), count)));
     }
 }

@@ -26,9 +26,15 @@ macro_rules! demo_file {
 /// What the demo model goes on with where no prompt is given.
 pub(crate) const DEMO_PROMPT: &str = "The old captain looked out upon the sea, and said to his men,";
 
+/// Empty where the source tree has none.
+#[cfg(demo_model)]
+const DEMO_WEIGHTS: &[u8] = demo_file!("model.safetensors");
+#[cfg(not(demo_model))]
+const DEMO_WEIGHTS: &[u8] = &[];
+
 const DEMO: EmbeddedModel = EmbeddedModel {
     config_json: demo_file!("config.json"),
-    weights: demo_file!("model.safetensors"),
+    weights: DEMO_WEIGHTS,
     generation_config_json: Some(demo_file!("generation_config.json")),
     tokenizer_json: Some(demo_file!("tokenizer.json")),
     chat_template: None,
@@ -61,6 +67,11 @@ pub(crate) struct Model {
 impl Model {
     pub(crate) fn open(args: &ModelArgs) -> Result<Self> {
         let source = source(args);
+        if let ModelSource::Embedded(files) = &source
+            && files.weights.is_empty()
+        {
+            return Err(usage("this build carries no demo model: name a checkpoint with --model DIR"));
+        }
         let checkpoint = Checkpoint::open(source.clone())?;
         let generation = checkpoint.generation_config()?.unwrap_or_default();
         Ok(Self { source, checkpoint, generation })
@@ -177,10 +188,14 @@ impl Model {
         let dtype = self.dtype::<B>(precision, device);
         let bar = output.bytes_bar();
         let message = format!("Loading {}", self.name());
-        let loaded = self.checkpoint.load::<B>(&LoadOptions { dtype: Some(dtype), ..LoadOptions::default() }, device, |progress| {
-            bar.at(&message, progress.bytes_done, progress.bytes_total);
-            if watch.pressed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
+        let loaded = self.checkpoint.load::<B>(
+            &LoadOptions { dtype: Some(dtype), ..LoadOptions::default() },
+            device,
+            |progress| {
+                bar.at(&message, progress.bytes_done, progress.bytes_total);
+                if watch.pressed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            },
+        );
         drop(bar);
         let loaded = loaded.map_err(|error| match error {
             ImportError::Cancelled { .. } => anyhow!(Stopped(error.to_string())),

@@ -15,11 +15,8 @@ struct Command {
 
 const COMMANDS: &[Command] = &[
     Command { name: "help", summary: "list the commands", run: help },
-    Command {
-        name: "test",
-        summary: "format check, tests, lints and documentation: all that a change has to pass",
-        run: test::run,
-    },
+    Command { name: "test", summary: "check the format and run all tests", run: test::test },
+    Command { name: "lint", summary: "clippy and documentation, warnings being errors", run: test::lint },
     Command {
         name: "real-tokenizer",
         summary: "make fixtures/real-tokenizer/tokenizer.json from PyPI's llama-models (needs python3 with pip)",

@@ -59,9 +59,14 @@ impl Task for Chat<'_> {
         let tokenizer = self.tokenizer.clone();
         let mut session = Session::new(&model, 1, self.context).with_tokenizer(&tokenizer);
         if self.lines.is_terminal() {
-            self.output.note(format_args!("{}, {} tokens of context; /help lists commands", self.model.name(), self.context));
+            self.output.note(format_args!(
+                "{}, {} tokens of context; /help lists commands",
+                self.model.name(),
+                self.context
+            ));
             if self.model.is_demo() {
-                self.output.note("the demo model was never taught to chat: expect it to go on with the text, not to answer");
+                self.output
+                    .note("the demo model was never taught to chat: expect it to go on with the text, not to answer");
             }
         }
         loop {

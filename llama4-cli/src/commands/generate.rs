@@ -90,7 +90,9 @@ fn prompts(args: &PromptArgs, model: &Model, tokenizer: Option<&Tokenizer>, outp
             None => tokenizer.encode(&text, true)?,
         };
         match ids.is_empty() {
-            true => Err(usage("a prompt is empty, and the tokenizer puts nothing in front of it: there is nothing to continue")),
+            true => Err(usage(
+                "a prompt is empty, and the tokenizer puts nothing in front of it: there is nothing to continue",
+            )),
             false => Ok(Prompt { label, ids }),
         }
     };
@@ -104,11 +106,9 @@ fn check_ids(prompts: &[Prompt], sampling: &SamplingParams, model: &Model) -> Re
     let biased = sampling.logit_bias.keys().map(|id| (*id, "--logit-bias"));
     match given.chain(biased).find(|(id, _)| *id as usize >= vocab) {
         None => Ok(()),
-        Some((id, place)) => Err(usage(format!(
-            "{place} has token {id}, but {} has {vocab} tokens (0 to {})",
-            model.name(),
-            vocab - 1
-        ))),
+        Some((id, place)) => {
+            Err(usage(format!("{place} has token {id}, but {} has {vocab} tokens (0 to {})", model.name(), vocab - 1)))
+        }
     }
 }
 

@@ -27,7 +27,11 @@ pub(super) fn run(args: LogitsArgs, output: &Output) -> Result<Outcome> {
         .map_err(|error| usage(format!("--hidden-states: {error}")))?;
     let (tokens, vocab) = (args.tokens.0, config.vocab_size);
     if let Some(id) = tokens.iter().find(|id| **id as usize >= vocab) {
-        return Err(usage(format!("--tokens: {id} is not a token of {}, which has {vocab} (0 to {})", model.name(), vocab - 1)));
+        return Err(usage(format!(
+            "--tokens: {id} is not a token of {}, which has {vocab} (0 to {})",
+            model.name(),
+            vocab - 1
+        )));
     }
     let limit = config.max_position_embeddings;
     if tokens.len() > limit {

@@ -65,7 +65,8 @@ pub(super) fn load<B: AutodiffBackend, M: AutodiffModule<B>, O: Optimizer<M, B>>
 ) -> Result<(M, [O; 2], State)> {
     let place = folder(output);
     let file = place.join("state.json");
-    let text = std::fs::read(&file).with_context(|| format!("no checkpoint to resume from: cannot read {}", file.display()))?;
+    let text = std::fs::read(&file)
+        .with_context(|| format!("no checkpoint to resume from: cannot read {}", file.display()))?;
     let state: State = serde_json::from_slice(&text).with_context(|| format!("{}", file.display()))?;
     ensure!(
         state.recipe == *recipe,
@@ -74,7 +75,8 @@ pub(super) fn load<B: AutodiffBackend, M: AutodiffModule<B>, O: Optimizer<M, B>>
         state.recipe
     );
     let recorder = FileRecorder::new();
-    let model = Module::<B>::load_file(model, place.join("model"), &recorder, device).context("cannot load the model")?;
+    let model =
+        Module::<B>::load_file(model, place.join("model"), &recorder, device).context("cannot load the model")?;
     let mut resumed = Vec::new();
     for (optimizer, name) in optimizers.into_iter().zip(OPTIMIZERS) {
         let record = recorder.load(place.join(name), device).context("cannot load the optimiser")?;

@@ -32,7 +32,9 @@ impl Curve {
             Ok(text) if step > 0 => text
                 .lines()
                 .skip(1)
-                .filter(|line| line.split(',').next().and_then(|at| at.parse().ok()).is_some_and(|at: usize| at <= step))
+                .filter(|line| {
+                    line.split(',').next().and_then(|at| at.parse().ok()).is_some_and(|at: usize| at <= step)
+                })
                 .map(str::to_owned)
                 .collect(),
             _ => Vec::new(),

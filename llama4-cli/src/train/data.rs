@@ -9,7 +9,8 @@ use rand::{RngExt, SeedableRng};
 pub(crate) fn read_tokens(file: &Path, vocab: usize) -> Result<Vec<u32>> {
     let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     ensure!(bytes.len() % 2 == 0, "{}: an odd number of bytes, expected 16-bit token ids", file.display());
-    let tokens: Vec<u32> = bytes.chunks_exact(2).map(|pair| u32::from(u16::from_le_bytes([pair[0], pair[1]]))).collect();
+    let tokens: Vec<u32> =
+        bytes.chunks_exact(2).map(|pair| u32::from(u16::from_le_bytes([pair[0], pair[1]]))).collect();
     if let Some(at) = tokens.iter().position(|&id| id as usize >= vocab) {
         anyhow::bail!("{}: token {} at index {at}, but the model has {vocab} tokens", file.display(), tokens[at]);
     }
@@ -61,7 +62,8 @@ impl<'a> Shuffled<'a> {
             self.epoch = Some(epoch);
         }
         let starts = &self.starts[place * self.batch..(place + 1) * self.batch];
-        let windows = |shift: usize| starts.iter().map(|&at| &self.tokens[at + shift..at + shift + self.length]).collect();
+        let windows =
+            |shift: usize| starts.iter().map(|&at| &self.tokens[at + shift..at + shift + self.length]).collect();
         Sequences { inputs: windows(0), targets: windows(1) }
     }
 }

@@ -51,10 +51,8 @@ pub(crate) fn train<B: AutodiffBackend>(
         .with_epsilon(1e-8)
         .with_grad_clipping(Some(GradientClippingConfig::Norm(recipe.clip)));
     // Decay would pull the gains of the norms to zero, and with them the logits.
-    let mut optimizers = [
-        adam.clone().with_weight_decay(recipe.weight_decay).init(),
-        adam.with_weight_decay(0.0).init(),
-    ];
+    let mut optimizers =
+        [adam.clone().with_weight_decay(recipe.weight_decay).init(), adam.with_weight_decay(0.0).init()];
     let gains = gains::<B, _>(&model);
     let (mut done, mut before) = (0, 0.0);
     if run.resume {

@@ -49,7 +49,8 @@ fn every_end_id_ends_it() {
     let dir = copy(P1);
     let generated = || {
         let prompt = typed(&case.ids("prompt_ids"));
-        let arguments = format!("generate --model {} --tokens {prompt} --temperature 0 -n 24 --json", dir.path().display());
+        let arguments =
+            format!("generate --model {} --tokens {prompt} --temperature 0 -n 24 --json", dir.path().display());
         let assert = run(&mut llama4(&arguments)).success();
         let line = json_lines(assert.get_output()).remove(0);
         assert_eq!(line["finish_reason"], "end_token");
