@@ -15,7 +15,8 @@ struct Command {
 
 const COMMANDS: &[Command] = &[
     Command { name: "help", summary: "list the commands", run: help },
-    Command { name: "test", summary: "check the format and run all tests", run: test::test },
+    Command { name: "test", summary: "format, the library's tests, and the suite on ndarray", run: test::test },
+    Command { name: "test-all", summary: "all tests of the workspace", run: test::test_all },
     Command { name: "lint", summary: "clippy and documentation, warnings being errors", run: test::lint },
     Command {
         name: "real-tokenizer",

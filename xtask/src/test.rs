@@ -2,8 +2,15 @@
 
 use std::process::Command;
 
-/// Arguments to cargo of each step of the tests.
-const TEST: &[&[&str]] = &[&["fmt", "--all", "--check"], &["test", "--workspace", "--locked"]];
+/// Arguments to cargo of each step of the tests that every change has to pass.
+const TEST: &[&[&str]] = &[
+    &["fmt", "--all", "--check"],
+    &["test", "--locked", "-p", "llama4", "--lib", "--test", "sampler", "--test", "stop_strings"],
+    &["test", "--locked", "-p", "llama4-tests", "--test", "ndarray"],
+];
+
+/// Every test there is, those of the program and under autodiff too.
+const TEST_ALL: &[&[&str]] = &[&["test", "--locked", "--workspace"]];
 
 /// Arguments to cargo of each step of the lints.
 const LINT: &[&[&str]] = &[
@@ -11,9 +18,14 @@ const LINT: &[&[&str]] = &[
     &["doc", "--workspace", "--no-deps", "--locked"],
 ];
 
-/// Check the format and run all tests.
+/// Check the format; run the library's tests and the suite on ndarray.
 pub(crate) fn test(arguments: &[String]) -> Result<(), String> {
     run(arguments, TEST)
+}
+
+/// Run all tests of the workspace.
+pub(crate) fn test_all(arguments: &[String]) -> Result<(), String> {
+    run(arguments, TEST_ALL)
 }
 
 /// Run clippy and build the documentation, warnings being errors.
