@@ -52,7 +52,7 @@ pub(crate) fn json_lines(records: &[Record]) -> Result<String> {
 
 pub(crate) fn table(records: &[Record]) -> String {
     let mut table = Table::new();
-    table.load_preset(ASCII_MARKDOWN);
+    table.load_style(ASCII_MARKDOWN);
     table.set_header(["case", "backend", "tokens/s", "p10", "p90"]);
     for record in records {
         let rates = [record.median, record.p10, record.p90].map(|rate| format!("{rate:.1}"));
