@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use burn::tensor::DType;
 
-use super::ConfigError;
+use super::{ConfigError, TextError};
 use crate::import::StoredDtype;
 
 /// What can go wrong between a checkpoint and a model.
@@ -48,6 +48,9 @@ pub enum ImportError {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The tokenizer or the chat template is wrong.
+    #[error(transparent)]
+    Text(#[from] TextError),
     /// A weights file that is damaged, or not of the format that its name says.
     #[error("{} is damaged: {reason}", file.display())]
     Corrupt {

@@ -5,7 +5,8 @@ use super::report::WeightsForm;
 use super::source::ModelSource;
 use crate::Llama4Config;
 use crate::config::{GenerationConfig, HfConfig};
-use crate::error::ImportError;
+use crate::error::{ImportError, TextError};
+use crate::text::{ChatTemplate, Tokenizer};
 
 /// A checkpoint whose configuration is read and whose weights are found, but not read yet.
 #[derive(Debug, Clone)]
@@ -76,6 +77,35 @@ impl Checkpoint {
             ModelSource::Directory(dir) => GenerationConfig::from_file_if_present(dir.join("generation_config.json"))?,
             ModelSource::Embedded(files) => {
                 files.generation_config_json.map(GenerationConfig::from_slice).transpose()?
+            }
+        })
+    }
+
+    /// The tokenizer, where there is one: work on ids goes without.
+    ///
+    /// # Errors
+    /// When it is there and not valid, or there only in Meta's own format.
+    pub fn tokenizer(&self) -> Result<Option<Tokenizer>, ImportError> {
+        let tokenizer = match &self.source {
+            ModelSource::Directory(dir) => match Tokenizer::from_dir(dir) {
+                Err(TextError::NoTokenizer { .. }) => return Ok(None),
+                tokenizer => Some(tokenizer?),
+            },
+            ModelSource::Embedded(files) => files.tokenizer_json.map(Tokenizer::from_bytes).transpose()?,
+        };
+        Ok(tokenizer)
+    }
+
+    /// The chat template, where the checkpoint brings one; [`ChatTemplate::default`] is Llama 4's.
+    ///
+    /// # Errors
+    /// When it is there and not valid.
+    pub fn chat_template(&self) -> Result<Option<ChatTemplate>, ImportError> {
+        Ok(match &self.source {
+            ModelSource::Directory(dir) => ChatTemplate::from_dir(dir)?,
+            ModelSource::Embedded(files) => {
+                let new = |text| ChatTemplate::new("the embedded model's chat template", text);
+                files.chat_template.map(new).transpose()?
             }
         })
     }

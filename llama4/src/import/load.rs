@@ -82,10 +82,20 @@ impl Checkpoint {
                 quantized: false,
             };
             config.finalize(&found)?;
+            let place = self.source.place();
             let model = if self.uses_recorder::<B>(options.loader, dtype, &plan)? {
-                self.at_once(plan.bytes(), &mut progress, || recorders::load(&config, self.form, &self.file, device))?
+                let recorded = self
+                    .at_once(plan.bytes(), &mut progress, || recorders::load(&config, self.form, &self.file, device));
+                match recorded {
+                    // Files that burn-store cannot read although they are sound, such as pickles of protocol 4.
+                    Err(ImportError::Loader { reason, .. }) if options.loader == Loader::Auto => {
+                        tracing::debug!(file = %self.file.display(), reason, "burn-import gave up; streaming instead");
+                        snapshots::load(&config, &plan, place, dtype, device, &mut progress)?
+                    }
+                    recorded => recorded?,
+                }
             } else {
-                snapshots::load(&config, &plan, self.source.place(), dtype, device, &mut progress)?
+                snapshots::load(&config, &plan, place, dtype, device, &mut progress)?
             };
             (model, self.planned(&plan))
         };

@@ -186,6 +186,9 @@ impl Machine<'_> {
     /// Tensors under `value`, each with its path as name.
     fn collect(&self, value: Value, path: &mut Vec<String>, found: &mut Vec<PickledTensor>) -> Result<(), String> {
         match value {
+            _ if path.is_empty() && !matches!(value, Value::Dict(_)) => {
+                return Err("something that is not a dictionary of tensors".to_string());
+            }
             Value::Tensor(index) => found.push(PickledTensor { name: path.join("."), ..self.tensors[index].clone() }),
             Value::Dict(index) => {
                 if path.len() == MAX_DEPTH {
@@ -198,7 +201,6 @@ impl Machine<'_> {
                     path.pop();
                 }
             }
-            _ if path.is_empty() => return Err("something that is not a dictionary of tensors".to_string()),
             _ => {}
         }
         Ok(())

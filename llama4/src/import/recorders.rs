@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use burn::module::{Module, Param};
-use burn::record::{FullPrecisionSettings, Recorder};
+use burn::record::{FullPrecisionSettings, Recorder, RecorderError};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use burn_import::pytorch::PyTorchFileRecorder;
@@ -56,7 +56,7 @@ pub(super) fn load<B: Backend>(
         }
     }));
     let mut record: Llama4ForCausalLMRecord<B> = match loaded {
-        Ok(loaded) => loaded.map_err(|error| failed(error.to_string()))?,
+        Ok(loaded) => loaded.map_err(|error| failed(reason(error)))?,
         Err(_) => return Err(failed("burn-import panicked".to_string())),
     };
     let groups = experts::groups(config);
@@ -74,6 +74,15 @@ pub(super) fn load<B: Backend>(
         }
     }
     Ok(config.init::<B>(device).load_record(record))
+}
+
+/// What a recorder says went wrong. Its own text has the variant's name around it.
+pub(super) fn reason(error: RecorderError) -> String {
+    match error {
+        RecorderError::FileNotFound(text) | RecorderError::DeserializeError(text) | RecorderError::Unknown(text) => {
+            text
+        }
+    }
 }
 
 /// A group of stacked experts, `[experts, in, out]`, as `[experts, out, in]` with each output contiguous.

@@ -15,6 +15,7 @@ use burn_store::ModuleSnapshot;
 use half::f16;
 
 use super::names::expected_tensors;
+use super::recorders::reason;
 use super::save::save_config;
 use super::write::write_file;
 use crate::Llama4Config;
@@ -58,7 +59,7 @@ pub fn save_record<B: Backend>(
         (Format::Bin, RecordPrecision::Half) => bytes(BinBytesRecorder::<HalfPrecisionSettings>::default(), record),
     };
     // Not burn's file recorders: they overwrite in place, and do not notice when the last of the bytes cannot be written.
-    let bytes = bytes.map_err(|error| ImportError::Loader { file: file.to_path_buf(), reason: error.to_string() })?;
+    let bytes = bytes.map_err(|error| ImportError::Loader { file: file.to_path_buf(), reason: reason(error) })?;
     write_file(file, |out| out.write_all(&bytes))?;
     let dtype = if precision == RecordPrecision::Half { DType::F16 } else { DType::F32 };
     save_config(model, file.parent().unwrap_or(Path::new("")), Some(dtype))
@@ -126,7 +127,7 @@ pub(super) fn load<B: Backend>(
         Format::Bin => BinFileRecorder::<FullPrecisionSettings>::default().load(path, device),
     }));
     let record: Llama4ForCausalLMRecord<B> = match record {
-        Ok(record) => record.map_err(|error| corrupt(format!("not a record of this model: {error}")))?,
+        Ok(record) => record.map_err(|error| corrupt(format!("not a record of this model: {}", reason(error))))?,
         Err(_) => return Err(corrupt("burn's reader panicked".to_string())),
     };
 

@@ -65,6 +65,7 @@ impl fmt::Display for LoadReport {
         )?;
         match self.skipped_vision {
             0 => Ok(()),
+            1 => write!(f, "; 1 vision tensor skipped"),
             count => write!(f, "; {count} vision tensors skipped"),
         }
     }

@@ -1,10 +1,15 @@
+use std::thread::{self, available_parallelism};
+
 use burn::tensor::{DType, TensorData};
 use half::{bf16, f16};
 
 use super::stored::StoredDtype;
 
-/// Side of the tile in which matrices are turned: a tile of the source and one of the result fit the first cache.
+/// Side of the tiles in which matrices are turned: one of them and the lines it is read from and written to fit the first cache.
 const TILE: usize = 32;
+
+/// Values that one thread turns faster than several can be started.
+const ALONE: usize = 1 << 18;
 
 /// Where in a stored tensor the wanted values are, and whether they are turned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,9 +69,9 @@ pub(super) fn read(
 }
 
 /// Convert `len` values of `N` bytes each. `None` if there are fewer.
-fn gather<const N: usize, T: Copy + Default>(
+fn gather<const N: usize, T: Copy + Default + Send>(
     bytes: &[u8],
-    convert: impl Fn([u8; N]) -> T,
+    convert: impl Fn([u8; N]) -> T + Sync,
     part: Part,
     len: usize,
 ) -> Option<Vec<T>> {
@@ -92,19 +97,55 @@ fn gather<const N: usize, T: Copy + Default>(
     }
 }
 
-/// Transpose `rows` by `columns` values, tile by tile.
-fn turn<const N: usize, T>(
+/// Transpose `rows` by `columns` values; a large matrix by several threads, each with its own rows of the result.
+fn turn<const N: usize, T: Copy + Default + Send>(
     source: &[[u8; N]],
     target: &mut [T],
-    convert: impl Fn([u8; N]) -> T,
+    convert: impl Fn([u8; N]) -> T + Sync,
     rows: usize,
     columns: usize,
 ) {
+    let threads = if source.len() < ALONE { 1 } else { available_parallelism().map_or(1, usize::from) };
+    let band = columns.div_ceil(threads).next_multiple_of(TILE);
+    if band >= columns {
+        return turn_band(source, target, &convert, 0, rows, columns);
+    }
+    thread::scope(|scope| {
+        for (index, target) in target.chunks_mut(band * rows).enumerate() {
+            let convert = &convert;
+            scope.spawn(move || turn_band(source, target, convert, index * band, rows, columns));
+        }
+    });
+}
+
+/// The columns from `first` on, as many as fit the target's rows, tile by tile.
+///
+/// Each tile is read row by row into a small square first: rows of a matrix whose width is a power of two all fall into the same
+/// few cache lines, and going down a column would throw each out before it is used again.
+fn turn_band<const N: usize, T: Copy + Default>(
+    source: &[[u8; N]],
+    target: &mut [T],
+    convert: &impl Fn([u8; N]) -> T,
+    first: usize,
+    rows: usize,
+    columns: usize,
+) {
+    let width = target.len() / rows.max(1);
+    let mut square = [[T::default(); TILE]; TILE];
     for row_tile in (0..rows).step_by(TILE) {
-        for column_tile in (0..columns).step_by(TILE) {
-            for column in column_tile..(column_tile + TILE).min(columns) {
-                for row in row_tile..(row_tile + TILE).min(rows) {
-                    target[column * rows + row] = convert(source[row * columns + column]);
+        let height = TILE.min(rows - row_tile);
+        for column_tile in (0..width).step_by(TILE) {
+            let across = TILE.min(width - column_tile);
+            for (row, line) in square[..height].iter_mut().enumerate() {
+                let start = (row_tile + row) * columns + first + column_tile;
+                for (value, &stored) in line.iter_mut().zip(&source[start..start + across]) {
+                    *value = convert(stored);
+                }
+            }
+            for column in 0..across {
+                let start = (column_tile + column) * rows + row_tile;
+                for (value, line) in target[start..start + height].iter_mut().zip(&square) {
+                    *value = line[column];
                 }
             }
         }
@@ -121,7 +162,8 @@ mod tests {
 
     #[test]
     fn matrices_of_any_size_are_turned_one_by_one() {
-        for (rows, columns) in [(1, 1), (3, 5), (TILE, TILE), (TILE + 1, 2 * TILE - 1)] {
+        // The last is large enough for several threads, and its columns do not divide among them.
+        for (rows, columns) in [(1, 1), (3, 5), (TILE, TILE), (TILE + 1, 2 * TILE - 1), (301, 1007)] {
             let stored: Vec<f32> = (0..3 * rows * columns).map(|value| value as f32).collect();
             let part = Part::Turned { first: 1, count: 2, rows, columns };
             let data = read(&bytes(&stored), &StoredDtype::F32, DType::F32, part, vec![2, columns, rows]).unwrap();

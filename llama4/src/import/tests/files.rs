@@ -145,6 +145,11 @@ impl From<RawTensor> for Pickled {
 
 /// A state dict as `torch.save` writes it: a zip of a pickle and the storages.
 pub(super) fn pytorch_file(tensors: &[Pickled]) -> Vec<u8> {
+    pytorch_file_with(tensors, |_| {})
+}
+
+/// The same with a change to the pickle.
+pub(super) fn pytorch_file_with(tensors: &[Pickled], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut pickle = vec![0x80, 2, b'}', b'q', 0, b'('];
     let text = |out: &mut Vec<u8>, text: &str| {
         out.push(b'X');
@@ -180,6 +185,7 @@ pub(super) fn pytorch_file(tensors: &[Pickled]) -> Vec<u8> {
         pickle.extend(b"\x89ccollections\nOrderedDict\n)RtR");
     }
     pickle.extend(b"u.");
+    change(&mut pickle);
 
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);

@@ -161,3 +161,37 @@ fn loading_stops_where_it_is_told_to() {
         assert!(matches!(loaded, Err(ImportError::Cancelled { .. })), "{loaded:?}");
     }
 }
+
+#[test]
+fn what_goes_with_the_weights_is_read_where_it_is_there() {
+    let bare = crate::import::Checkpoint::open(golden("p1_scout_like")).unwrap();
+    assert!(bare.generation_config().unwrap().is_none());
+    assert!(bare.tokenizer().unwrap().is_none());
+    assert!(bare.chat_template().unwrap().is_none());
+
+    let full = Checkpoint::of("p1_scout_like").written();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/demo");
+    for name in ["generation_config.json", "tokenizer.json"] {
+        fs::copy(demo.join(name), full.file(name)).unwrap();
+    }
+    fs::write(full.file("chat_template.jinja"), "{{ messages[0].content }}").unwrap();
+    let opened = crate::import::Checkpoint::open(full.path()).unwrap();
+    assert!(opened.generation_config().unwrap().is_some());
+    assert!(opened.tokenizer().unwrap().is_some());
+    assert_eq!(opened.chat_template().unwrap().unwrap().source(), "{{ messages[0].content }}");
+    fs::write(full.file("tokenizer.json"), "{").unwrap();
+    assert!(opened.tokenizer().is_err());
+
+    let read = |name: &str| -> &'static [u8] { fs::read(full.file(name)).unwrap().leak() };
+    let embedded = crate::import::Checkpoint::open(EmbeddedModel {
+        config_json: read("config.json"),
+        weights: read("model.safetensors"),
+        generation_config_json: Some(read("generation_config.json")),
+        tokenizer_json: Some(fs::read(demo.join("tokenizer.json")).unwrap().leak()),
+        chat_template: Some("hello"),
+    })
+    .unwrap();
+    assert!(embedded.generation_config().unwrap().is_some());
+    assert!(embedded.tokenizer().unwrap().is_some());
+    assert_eq!(embedded.chat_template().unwrap().unwrap().source(), "hello");
+}

@@ -2,7 +2,7 @@ use std::fs;
 
 use serde_json::{Map, json};
 
-use super::files::{Checkpoint, Pickled, flip_bytes, pytorch_file};
+use super::files::{Checkpoint, Pickled, flip_bytes, pytorch_file, pytorch_file_with};
 use super::*;
 use crate::import::WeightsForm;
 
@@ -27,6 +27,41 @@ fn a_state_dict_gives_the_same_bits_as_safetensors() {
             }
         }
     }
+}
+
+#[test]
+fn a_file_of_pytorch_itself_gives_the_same_bits_as_safetensors() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/pytorch");
+    let folder = |name: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["config.json", name] {
+            fs::copy(fixture.join(name), dir.path().join(name)).unwrap();
+        }
+        dir
+    };
+    let (pickled, plain) = (folder("pytorch_model.bin"), folder("model.safetensors"));
+    let plain = load_with(plain.path(), Loader::Streamed).unwrap();
+    for loader in [Loader::Recorder, Loader::Streamed] {
+        let pickled = load_with(pickled.path(), loader).unwrap();
+        assert_eq!(pickled.report.form, WeightsForm::PyTorch);
+        assert_eq!((pickled.report.skipped_vision, &pickled.report.dtypes), (1, &plain.report.dtypes));
+        assert_same(&pickled.model, &plain.model);
+    }
+}
+
+#[test]
+fn a_pickle_that_burn_cannot_read_is_streamed_instead() {
+    let checkpoint = Checkpoint::of("p1_scout_like");
+    // Protocol 4 puts the pickle in frames.
+    let framed = |pickle: &mut Vec<u8>| {
+        let frame = [&[0x80, 4, 0x95][..], &(pickle.len() as u64 - 2).to_le_bytes()].concat();
+        pickle.splice(..2, frame);
+    };
+    let file = checkpoint.file("pytorch_model.bin");
+    fs::write(&file, pytorch_file_with(&pickled(&checkpoint), framed)).unwrap();
+    assert_same(&load(checkpoint.path()).unwrap().model, &load(golden("p1_scout_like")).unwrap().model);
+    let error = load_with(checkpoint.path(), Loader::Recorder).unwrap_err().to_string();
+    assert!(error.contains("pytorch_model.bin") && error.contains("0x95"), "{error}");
 }
 
 #[test]
