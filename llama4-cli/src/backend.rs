@@ -29,7 +29,7 @@ impl Default for BackendKind {
 
 impl fmt::Display for BackendKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.write_str(match *self {
             #[cfg(feature = "cuda")]
             Self::Cuda => "cuda",
             #[cfg(feature = "ndarray")]

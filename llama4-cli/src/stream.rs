@@ -20,10 +20,15 @@ struct Held {
 
 impl InOrder {
     /// Texts to come, by their labels.
-    pub(crate) fn new(labels: impl IntoIterator<Item = String>) -> Self {
+    pub(crate) fn texts(labels: impl IntoIterator<Item = String>) -> Self {
         let texts: Vec<Held> = labels.into_iter().map(|label| Held { label, ..Held::default() }).collect();
         let labelled = texts.len() > 1;
         Self { texts, current: 0, labelled }
+    }
+
+    /// `count` lines to come, one below the other.
+    pub(crate) fn lines(count: usize) -> Self {
+        Self { texts: (0..count).map(|_| Held::default()).collect(), current: 0, labelled: false }
     }
 
     /// Written before anything else.
@@ -58,7 +63,7 @@ impl InOrder {
                 ready.push('\n');
             }
             self.current += 1;
-            if self.current < self.texts.len() {
+            if self.labelled && self.current < self.texts.len() {
                 ready.push('\n');
                 ready.push_str(&self.heading(self.current));
             }
@@ -80,19 +85,19 @@ mod tests {
 
     #[test]
     fn one_text_passes_and_ends_its_line() {
-        let mut order = InOrder::new(["x".to_owned()]);
+        let mut order = InOrder::texts(["x".to_owned()]);
         assert_eq!(order.begin(), "");
         assert_eq!(order.push(0, "a"), "a");
         assert_eq!(order.push(0, ""), "");
         assert_eq!(order.finish(0), "\n");
-        let mut order = InOrder::new(["x".to_owned()]);
+        let mut order = InOrder::texts(["x".to_owned()]);
         order.push(0, "a\n");
         assert_eq!(order.finish(0), "");
     }
 
     #[test]
     fn texts_come_in_their_order() {
-        let mut order = InOrder::new(["x", "y", "z"].map(str::to_owned));
+        let mut order = InOrder::texts(["x", "y", "z"].map(str::to_owned));
         assert_eq!(order.begin(), "==> 1 of 3: x <==\n");
         assert_eq!(order.push(1, "b"), "");
         assert_eq!(order.push(0, "a"), "a");
@@ -101,5 +106,14 @@ mod tests {
         assert_eq!(order.finish(0), "\n\n==> 2 of 3: y <==\nb\n\n==> 3 of 3: z <==\nc");
         assert_eq!(order.push(2, "d"), "d");
         assert_eq!(order.finish(2), "\n");
+    }
+
+    #[test]
+    fn lines_have_nothing_between_them() {
+        let mut order = InOrder::lines(2);
+        assert_eq!(order.begin(), "");
+        assert_eq!(order.push(1, "b"), "");
+        assert_eq!(order.finish(1), "");
+        assert_eq!(order.push(0, "a") + &order.finish(0), "a\nb\n");
     }
 }

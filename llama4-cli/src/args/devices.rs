@@ -15,5 +15,6 @@ Examples:
   llama4-cli devices
   llama4-cli devices --json | jq -r .backend
 
-The backend marked (default) is used where --backend is not given. Backends are features of the build:
+The backend marked (default) is used where --backend is not given.
+Backends are features of the build:
   cargo build --release -p llama4-cli --features cuda";

@@ -26,7 +26,7 @@ Examples:
       the demo model, a built-in prompt
   llama4-cli generate --prompt 'My dear Emma,' --seed 7 --max-new-tokens 100
       the same text on every run
-  llama4-cli generate --model DIR --chat --system 'Answer in one line.' --prompt 'Why is the sky blue?'
+  llama4-cli generate --model DIR --chat --system 'Be brief.' --prompt 'Why is the sky blue?'
       a question to a chat model
   git diff | llama4-cli generate --model DIR --chat --prompt - > review.txt
       the prompt from stdin, the answer alone on stdout
@@ -35,8 +35,9 @@ Examples:
   llama4-cli generate --model DIR --tokens 1,2,3 --temperature 0 --json
       ids in, ids out: no tokenizer needed
 
-A JSON line has prompt_tokens, tokens (ids), text (null without a tokenizer), finish_reason (end_token, stop_string,
-max_new_tokens, context_full or cancelled), timings, and with --logprobs one entry for each token in logprobs.
+A JSON line has prompt_tokens, tokens (ids), text (null without a tokenizer), finish_reason,
+timings, and with --logprobs one entry for each token in logprobs. Finish reasons are end_token,
+stop_string, max_new_tokens, context_full and cancelled.
 
 Ctrl-C ends the run with what there is (exit code 130); pressed again it kills the program.";
 

@@ -1,4 +1,4 @@
-use super::{Ids, ModelArgs};
+use super::ModelArgs;
 
 /// Say what is in a checkpoint
 ///
@@ -9,8 +9,8 @@ pub(crate) struct InspectArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     /// Context lengths to give the size of the key-value cache for, as in 4096,131072
-    #[arg(long, value_name = "TOKENS")]
-    pub(crate) context: Option<Ids>,
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
+    pub(crate) context: Vec<usize>,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,

@@ -31,10 +31,11 @@ Examples:
   llama4-cli logits --model DIR --tokens 200000,9259,44 --output logits.safetensors
   llama4-cli logits --tokens 1,2,3 --output all.safetensors --hidden-states all-normalized
   llama4-cli logits --tokens 1,2,3 --output some.safetensors --hidden-states selected-layers:0,3
-  python3 -c 'from safetensors.numpy import load_file; print(load_file(\"logits.safetensors\")[\"logits\"].shape)'
+  python3 -c 'from safetensors.numpy import load_file as load; print(load(\"all.safetensors\"))'
 
 The file holds, all f32:
   logits         [seq, vocab]
   hidden_states  [1, hidden] for last and last-per-device, [seq, hidden] for all and all-normalized,
                  [layers, seq, hidden] for selected-layers, in increasing order of the layers
-`last`, `all` and `selected-layers` are the residual stream before the final norm, `all-normalized` after it.";
+`last`, `all` and `selected-layers` give the residual stream before the final norm,
+`all-normalized` after it.";

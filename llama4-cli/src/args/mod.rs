@@ -45,10 +45,10 @@ pub(crate) struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  llama4-cli generate                                   the demo model goes on with a built-in prompt
-  llama4-cli generate --prompt 'It was a dark night'    … with yours
-  llama4-cli chat --model ./Llama-4-Scout               talk to a model on disk
-  llama4-cli inspect --model ./Llama-4-Scout            what is in a checkpoint, without loading it
+  llama4-cli generate                                 the demo model continues a built-in prompt
+  llama4-cli generate --prompt 'It was a dark night'  … or yours
+  llama4-cli chat --model ./Llama-4-Scout             talk to a model on disk
+  llama4-cli inspect --model ./Llama-4-Scout          see what is in a checkpoint
 
 Exit codes: 0 success, 1 the run failed, 2 wrong usage, 130 stopped by Ctrl-C.
 `llama4-cli COMMAND --help` explains a command with examples.";

@@ -29,9 +29,9 @@ pub(crate) struct BackendArgs {
 /// Types a model can run in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Precision {
-    /// 32 bits: exact to the reference
+    /// 32 bits
     F32,
-    /// 16 bits with the range of f32: how Llama 4 is published
+    /// 16 bits with the range of f32, as Llama 4 is published
     Bf16,
     /// 16 bits, up to 65504
     F16,

@@ -13,8 +13,9 @@ pub(crate) struct TokenizeArgs {
     /// A tokenizer.json, instead of a model's
     #[arg(long, value_name = "FILE", conflicts_with = "model")]
     pub(crate) tokenizer: Option<PathBuf>,
-    /// The text, or `-` for stdin, which is taken byte for byte; with --decode token ids, as in 1,2,3
-    #[arg(value_name = "TEXT", allow_hyphen_values = true)]
+    /// The text, or `-` for stdin, which is taken byte for byte; with --decode token ids, as in 1,2,3. What begins with a
+    /// dash goes behind `--`
+    #[arg(value_name = "TEXT")]
     pub(crate) text: String,
     /// Ids to text: the inverse
     #[arg(short, long)]

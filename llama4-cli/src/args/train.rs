@@ -44,9 +44,9 @@ pub(crate) struct TrainArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  llama4-cli train --config fixtures/demo/config.json --tokens data/demo/train.u16 --validation data/demo/dev.u16 \\
-      --tokenizer fixtures/demo/tokenizer.json --output runs/demo
-  llama4-cli train … --output runs/demo --resume      go on after an interruption, with the same options
+  llama4-cli train --config fixtures/demo/config.json --tokens data/demo/train.u16 \\
+      --validation data/demo/dev.u16 --tokenizer fixtures/demo/tokenizer.json --output runs/demo
+  llama4-cli train … --output runs/demo --resume    go on, with the same options
   llama4-cli generate --model runs/demo
 
 Ctrl-C saves a checkpoint after the step it comes in and stops; pressed again it kills the program.";

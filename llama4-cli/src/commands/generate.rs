@@ -134,11 +134,11 @@ impl Task for Generate<'_> {
             session = session.with_tokenizer(tokenizer);
         }
         let start = Instant::now();
-        let mut printer = (!self.args.output.json).then(|| Printer::new(&self));
-        let mut failed = printer.as_ref().and_then(|printer| printer.begin().err());
+        let mut printer = Printer::new(&self);
+        let mut failed = printer.begin().err();
         let generations = session.generate_all(&self.requests, |event| {
             if failed.is_none() {
-                failed = printer.as_mut().and_then(|printer| printer.event(&event).err());
+                failed = printer.event(&event).err();
             }
             match failed.is_some() || watch.pressed() {
                 true => ControlFlow::Break(()),
@@ -148,35 +148,44 @@ impl Task for Generate<'_> {
         if let Some(error) = failed {
             return Err(error);
         }
-        if self.args.output.json {
-            for (request, generation) in self.requests.iter().zip(&generations) {
-                self.output.json(&line(request, generation))?;
-            }
-        }
         self.output.note(summary(&self.requests, &generations, start));
         let cancelled = generations.iter().any(|each| each.finish_reason == FinishReason::Cancelled);
         Ok(if cancelled { Outcome::Interrupted } else { Outcome::Done })
     }
 }
 
-/// Writes texts as they come; ids, where there is no tokenizer.
+/// Writes results in the order of the prompts.
 struct Printer<'a> {
     order: InOrder,
-    /// Ids written for each prompt.
-    ids: Vec<usize>,
-    as_ids: bool,
+    form: Form,
+    requests: &'a [Request],
     output: &'a Output,
 }
 
+/// What is written of a result.
+enum Form {
+    /// One line, once it is complete.
+    Json,
+    /// The text, as it comes.
+    Text,
+    /// The ids, as they come, where there is no tokenizer.
+    Ids {
+        /// How many are written, for each prompt.
+        written: Vec<usize>,
+    },
+}
+
 impl<'a> Printer<'a> {
-    fn new(task: &Generate<'a>) -> Self {
-        let labels = task.prompts.iter().map(|prompt| prompt.label.clone());
-        Self {
-            order: InOrder::new(labels),
-            ids: vec![0; task.prompts.len()],
-            as_ids: task.tokenizer.is_none(),
-            output: task.output,
-        }
+    fn new(task: &'a Generate<'_>) -> Self {
+        let (order, form) = match (task.args.output.json, &task.tokenizer) {
+            (true, _) => (InOrder::lines(task.prompts.len()), Form::Json),
+            (false, tokenizer) => {
+                let order = InOrder::texts(task.prompts.iter().map(|prompt| prompt.label.clone()));
+                let ids = Form::Ids { written: vec![0; task.prompts.len()] };
+                (order, if tokenizer.is_some() { Form::Text } else { ids })
+            }
+        };
+        Self { order, form, requests: &task.requests, output: task.output }
     }
 
     fn begin(&self) -> Result<()> {
@@ -184,15 +193,21 @@ impl<'a> Printer<'a> {
     }
 
     fn event(&mut self, event: &Event<'_>) -> Result<()> {
-        let ready = match event {
-            Event::Prefill { .. } => String::new(),
-            Event::Token { request, token, .. } if self.as_ids => {
-                let comma = if self.ids[*request] == 0 { "" } else { "," };
-                self.ids[*request] += 1;
+        let ready = match (event, &mut self.form) {
+            (Event::Prefill { .. }, _) | (Event::Token { .. }, Form::Json) => String::new(),
+            (Event::Token { request, text, .. }, Form::Text) => self.order.push(*request, text),
+            (Event::Token { request, token, .. }, Form::Ids { written }) => {
+                let comma = if written[*request] == 0 { "" } else { "," };
+                written[*request] += 1;
                 self.order.push(*request, &format!("{comma}{}", token.id))
             }
-            Event::Token { request, text, .. } => self.order.push(*request, text),
-            Event::Finished { request, text, .. } => self.order.push(*request, text) + &self.order.finish(*request),
+            (Event::Finished { request, generation, .. }, Form::Json) => {
+                let line = serde_json::to_string(&line(&self.requests[*request], generation))?;
+                self.order.push(*request, &line) + &self.order.finish(*request)
+            }
+            (Event::Finished { request, text, .. }, _) => {
+                self.order.push(*request, text) + &self.order.finish(*request)
+            }
         };
         self.output.write(&ready)
     }

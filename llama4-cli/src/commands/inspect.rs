@@ -32,13 +32,12 @@ pub(super) fn run(args: &InspectArgs, output: &Output) -> Result<Outcome> {
 
 fn contexts(args: &InspectArgs, config: &Llama4Config) -> Result<Vec<usize>> {
     let limit = config.max_position_embeddings;
-    let Some(asked) = &args.context else {
+    if args.context.is_empty() {
         return Ok(CONTEXTS.into_iter().filter(|length| *length < limit).chain([limit]).collect());
-    };
-    let asked: Vec<usize> = asked.0.iter().map(|length| *length as usize).collect();
-    match asked.iter().find(|length| **length > limit) {
+    }
+    match args.context.iter().find(|length| **length > limit) {
         Some(length) => Err(usage(format!("--context: {length}, but the model has at most {limit} positions"))),
-        None => Ok(asked),
+        None => Ok(args.context.clone()),
     }
 }
 

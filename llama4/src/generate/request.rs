@@ -43,8 +43,8 @@ pub enum Event<'a> {
         request: usize,
         /// Text to append.
         text: &'a str,
-        /// Why it ended.
-        reason: &'a FinishReason,
+        /// All of it, as the session returns it at the end: with several requests, one that is done need not wait for the others.
+        generation: &'a Generation,
     },
 }
 

@@ -322,8 +322,7 @@ fn end(
     on_event: &mut impl FnMut(Event<'_>) -> ControlFlow<()>,
 ) -> Generation {
     let (generation, text) = sequence.finish(reason, timings);
-    let reason = &generation.finish_reason;
-    *flow = merge(*flow, on_event(Event::Finished { request, text: &text, reason }));
+    *flow = merge(*flow, on_event(Event::Finished { request, text: &text, generation: &generation }));
     generation
 }
 
