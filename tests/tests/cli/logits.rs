@@ -74,6 +74,27 @@ fn hidden_states_come_as_asked() {
 }
 
 #[test]
+fn a_long_prompt_goes_through_in_pieces() {
+    // Longer than what the program computes at once; what comes first does not depend on what follows.
+    let case = Golden::open(P1);
+    let prompt = case.ids("prompt_ids").repeat(15);
+    let [seq, hidden] = *case.shape("last_hidden_state") else { panic!("a matrix") };
+    let (shape, values) = logits(P1, &prompt, "none").values("logits");
+    assert_eq!(shape[0], 15 * seq);
+    let first = case.values("logits");
+    assert_close("the first logits", &values[..first.len()], first, 1e-3);
+    let all = logits(P1, &prompt, "all").values("hidden_states");
+    let last = logits(P1, &prompt, "last").values("hidden_states");
+    assert_eq!((all.0, last.0), (vec![15 * seq, hidden], vec![1, hidden]));
+    assert_close(
+        "last",
+        &last.1,
+        &all.1[all.1.len() - hidden..].iter().map(|v| f64::from(*v)).collect::<Vec<_>>(),
+        0.0,
+    );
+}
+
+#[test]
 fn a_place_that_cannot_be_written_is_said_before_the_work() {
     let assert = run(&mut llama4("logits --tokens 1,2 --output /no/such/folder/x.safetensors")).code(1);
     assert!(stderr(assert.get_output()).contains("/no/such/folder"));
