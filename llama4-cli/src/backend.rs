@@ -124,7 +124,9 @@ mod cuda {
         started.map(|_| ()).map_err(|payload| {
             let said = payload.downcast_ref::<String>().map(String::as_str);
             let said = said.or(payload.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
+            // What follows is a list of all file names that were tried.
             let said = said.lines().next().unwrap_or_default();
+            let said = said.split(" - ").next().unwrap_or_default();
             anyhow!(
                 "cuda does not start: {said}; is there an NVIDIA driver and device? `--backend ndarray` uses the CPU"
             )

@@ -1,9 +1,6 @@
-//! The forward pass under autodiff: the same values, and gradients that are slopes.
+//! The forward pass under autodiff: the same values.
 
-use burn::tensor::Tensor;
-use burn_autodiff::Autodiff;
-use burn_ndarray::NdArray;
-
-type Inner = NdArray<f32>;
-
-llama4_tests::suite!(Autodiff<Inner>, goldens: prompt_logits_and_hidden_states, greedy_continuations);
+llama4_tests::suite!(
+    burn_autodiff::Autodiff<burn_ndarray::NdArray<f32>>,
+    goldens: prompt_logits_and_hidden_states, greedy_continuations
+);

@@ -3,7 +3,7 @@ use burn::tensor::DType;
 use burn::tensor::backend::Backend;
 use clap::ValueEnum;
 use llama4::ops::{ActiveKernels, active_kernels};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::DevicesArgs;
 use crate::backend::{self, BackendKind, Task};
@@ -26,7 +26,7 @@ pub(super) fn run(args: &DevicesArgs, output: &Output) -> Result<Outcome> {
                     "default": default,
                     "adapter": backend::adapter(*kind),
                     "dtypes": dtypes,
-                    "kernels": kernels.iter().map(|k| (k.operation, k.implementation)).collect::<Vec<_>>(),
+                    "kernels": kernels.into_iter().map(object).collect::<Vec<_>>(),
                 }),
                 Err(error) => json!({
                     "backend": kind.to_string(), "default": default, "error": format!("{error:#}"),
@@ -52,6 +52,10 @@ pub(super) fn run(args: &DevicesArgs, output: &Output) -> Result<Outcome> {
         }
     }
     Ok(Outcome::Done)
+}
+
+fn object(kernel: ActiveKernels) -> Value {
+    json!({ "operation": kernel.operation, "implementation": kernel.implementation })
 }
 
 struct Found {

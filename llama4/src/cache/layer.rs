@@ -52,8 +52,8 @@ impl<B: Backend> LayerCache<B> {
                     .reshape([rows, first.len, kv_heads, head_dim])
                     .swap_dims(1, 2)
             };
-            self.keys.inplace(|cache| cache.slice_assign(ranges.clone(), place(keys)));
-            self.values.inplace(|cache| cache.slice_assign(ranges.clone(), place(values)));
+            self.keys.inplace(|cache| cache.slice_assign(ranges, place(keys)));
+            self.values.inplace(|cache| cache.slice_assign(ranges, place(values)));
         }
     }
 }

@@ -2,8 +2,9 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, Element};
+use burn::tensor::{DType, Element, Tensor};
 
 use super::checkpoint::Checkpoint;
 use super::names::expected_tensors;
@@ -13,6 +14,7 @@ use super::{recorders, records, snapshots};
 use crate::Llama4ForCausalLM;
 use crate::config::FoundWeights;
 use crate::error::ImportError;
+use crate::ops::shared;
 
 /// Files that burn-import reads unless told otherwise: its recorders hold all of a model on the host, twice, and in `f32`.
 const RECORDER_BYTES: u64 = 1 << 30;
@@ -45,6 +47,15 @@ pub struct Loaded<B: Backend> {
     pub model: Llama4ForCausalLM<B>,
     /// What was read.
     pub report: LoadReport,
+}
+
+/// Moves every parameter to memory that its clones share.
+struct Shared;
+
+impl<B: Backend> ModuleMapper<B> for Shared {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        param.map(shared)
+    }
 }
 
 impl Checkpoint {
@@ -99,6 +110,7 @@ impl Checkpoint {
             };
             (model, self.planned(&plan))
         };
+        let model = model.map(&mut Shared);
         report.elapsed = started.elapsed();
         tracing::info!(place = %self.source.place().display(), %report, "loaded");
         Ok(Loaded { model, report })

@@ -45,6 +45,14 @@ pub(super) fn grouped_linear<B: Backend>(
     None
 }
 
+#[cfg(not(feature = "ndarray"))]
+pub(crate) fn shared<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Tensor<B, D> {
+    tensor
+}
+
+#[cfg(feature = "ndarray")]
+pub(crate) use on_ndarray::shared;
+
 #[cfg(feature = "ndarray")]
 use on_ndarray::row_kernel;
 #[cfg(feature = "ndarray")]
@@ -78,6 +86,19 @@ mod on_ndarray {
         wrap(cpu::row_product(&primitive(x)?, &primitive(weights)?, counts)?)
     }
 
+    /// The tensor in memory that its clones share.
+    ///
+    /// burn-ndarray takes tensors from outside as they come, without a copy, and then copies them whole with every clone; so a
+    /// weight that was loaded would be copied each time it is used.
+    pub(crate) fn shared<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Tensor<B, D> {
+        let shared = primitive(&tensor).and_then(|primitive| match primitive {
+            NdArrayTensor::F32(storage) if storage.is_borrowed() => wrap(storage.into_owned().into()),
+            NdArrayTensor::F64(storage) if storage.is_borrowed() => wrap(storage.into_owned().into()),
+            _ => None,
+        });
+        shared.unwrap_or(tensor)
+    }
+
     fn runs_on<B: Backend>() -> bool {
         TypeId::of::<B::FloatTensorPrimitive>() == TypeId::of::<NdArrayTensor>()
     }
@@ -99,5 +120,26 @@ mod on_ndarray {
     fn wrap<B: Backend, const D: usize>(tensor: NdArrayTensor) -> Option<Tensor<B, D>> {
         let primitive = (Box::new(tensor) as Box<dyn Any>).downcast().ok()?;
         Some(Tensor::from_primitive(TensorPrimitive::Float(*primitive)))
+    }
+}
+
+#[cfg(all(test, feature = "ndarray"))]
+mod tests {
+    use burn::tensor::{Tensor, TensorPrimitive};
+    use burn_ndarray::{NdArray, NdArrayTensor};
+
+    /// Where the values are.
+    fn place(tensor: Tensor<NdArray, 1>) -> *const f32 {
+        match tensor.into_primitive() {
+            TensorPrimitive::Float(NdArrayTensor::F32(storage)) => storage.view().as_ptr(),
+            other => panic!("a tensor of f32, not {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_clone_of_a_loaded_weight_does_not_copy_it() {
+        let weight = super::shared(Tensor::<NdArray, 1>::from_floats([1.0, 2.0, 3.0], &Default::default()));
+        assert_eq!(place(weight.clone()), place(weight.clone()));
+        assert_eq!(weight.into_data().to_vec::<f32>().unwrap(), [1.0, 2.0, 3.0]);
     }
 }

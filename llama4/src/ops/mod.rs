@@ -12,6 +12,7 @@ mod grouped_linear;
 mod linear;
 
 pub use attention::{attention, attention_plain};
+pub(crate) use dispatch::shared;
 pub use dispatch::{ActiveKernels, active_kernels};
 pub use grouped_linear::{grouped_linear, grouped_linear_plain};
 pub use linear::{linear, linear_plain};
