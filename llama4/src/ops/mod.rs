@@ -1,7 +1,7 @@
 //! Operations with more than one implementation.
 //!
 //! `<op>.rs` holds an operation's signature and its plain burn definition: what autodiff differentiates, what an unknown
-//! backend runs, and what every kernel is held to. [`cpu`] has the kernels for burn-ndarray; `dispatch` alone looks at which backend it
+//! backend runs, and what every kernel is held to. `cpu` has the kernels for burn-ndarray; `dispatch` alone looks at which backend it
 //! is on, by the type of a tensor's primitive.
 
 mod attention;
