@@ -14,6 +14,7 @@ mod model;
 mod output;
 mod prompt;
 mod stream;
+mod token_file;
 #[cfg(feature = "train")]
 mod train;
 

@@ -8,6 +8,7 @@ mod ids;
 mod inspect;
 mod logits;
 mod model;
+mod perplexity;
 mod sampling;
 mod tokenize;
 #[cfg(feature = "train")]
@@ -21,6 +22,7 @@ pub(crate) use ids::Ids;
 pub(crate) use inspect::InspectArgs;
 pub(crate) use logits::LogitsArgs;
 pub(crate) use model::{BackendArgs, ModelArgs, Precision};
+pub(crate) use perplexity::PerplexityArgs;
 pub(crate) use sampling::SamplingArgs;
 pub(crate) use tokenize::TokenizeArgs;
 #[cfg(feature = "train")]
@@ -71,6 +73,7 @@ pub(crate) enum Command {
     Generate(GenerateArgs),
     Chat(ChatArgs),
     Logits(LogitsArgs),
+    Perplexity(PerplexityArgs),
     Tokenize(TokenizeArgs),
     Inspect(InspectArgs),
     Devices(DevicesArgs),

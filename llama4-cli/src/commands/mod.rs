@@ -6,6 +6,7 @@ mod devices;
 mod generate;
 mod inspect;
 mod logits;
+mod perplexity;
 mod sampling;
 mod tokenize;
 #[cfg(feature = "train")]
@@ -22,6 +23,7 @@ pub(crate) fn run(command: Command, output: &Output) -> Result<Outcome> {
         Command::Generate(args) => generate::run(args, output),
         Command::Chat(args) => chat::run(args, output),
         Command::Logits(args) => logits::run(args, output),
+        Command::Perplexity(args) => perplexity::run(args, output),
         Command::Tokenize(args) => tokenize::run(&args, output),
         Command::Inspect(args) => inspect::run(&args, output),
         Command::Devices(args) => devices::run(&args, output),

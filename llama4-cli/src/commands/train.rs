@@ -12,6 +12,7 @@ use crate::backend::{self, TrainTask};
 use crate::exit::{Outcome, usage};
 use crate::interrupt::Watch;
 use crate::output::Output;
+use crate::token_file;
 use crate::train::{self, Run};
 
 pub(super) fn run(args: TrainArgs, output: &Output) -> Result<Outcome> {
@@ -34,8 +35,8 @@ pub(super) fn run(args: TrainArgs, output: &Output) -> Result<Outcome> {
         beside.push((file, "generation_config.json"));
     }
     let run = Run {
-        tokens: train::read_tokens(&args.tokens, vocab)?,
-        validation: train::read_tokens(&args.validation, vocab)?,
+        tokens: token_file::read(&args.tokens, vocab)?,
+        validation: token_file::read(&args.validation, vocab)?,
         config,
         recipe: args.recipe,
         output: args.output,

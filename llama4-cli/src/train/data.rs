@@ -1,21 +1,7 @@
-use std::path::Path;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
-
-/// Read a file of little-endian `u16` token ids.
-pub(crate) fn read_tokens(file: &Path, vocab: usize) -> Result<Vec<u32>> {
-    let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    ensure!(bytes.len() % 2 == 0, "{}: an odd number of bytes, expected 16-bit token ids", file.display());
-    let tokens: Vec<u32> =
-        bytes.chunks_exact(2).map(|pair| u32::from(u16::from_le_bytes([pair[0], pair[1]]))).collect();
-    if let Some(at) = tokens.iter().position(|&id| id as usize >= vocab) {
-        anyhow::bail!("{}: token {} at index {at}, but the model has {vocab} tokens", file.display(), tokens[at]);
-    }
-    Ok(tokens)
-}
 
 /// Sequences for a step: what goes in, and what should come out, one position later.
 pub(super) struct Sequences<'a> {

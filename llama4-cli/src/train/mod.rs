@@ -8,6 +8,5 @@ mod loss;
 mod recipe;
 mod run;
 
-pub(crate) use data::read_tokens;
 pub(crate) use recipe::Recipe;
 pub(crate) use run::{Run, train};

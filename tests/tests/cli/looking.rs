@@ -66,3 +66,26 @@ fn help_goes_to_stdout() {
     let assert = run(&mut llama4("--version")).success();
     assert!(stdout(assert.get_output()).starts_with("llama4-cli "));
 }
+
+#[test]
+fn perplexity_is_that_of_the_logits() {
+    // A window of the whole text: the mean over positions of log-sum-exp less the target's logit.
+    let golden = llama4_tests::golden::Golden::open("p3_chunked");
+    let ids = golden.ids("prompt_ids");
+    let (logits, vocab) = (golden.values("logits"), golden.shape("logits")[1]);
+    let losses = ids[1..].iter().enumerate().map(|(at, &target)| {
+        let row = &logits[at * vocab..(at + 1) * vocab];
+        row.iter().map(|logit| logit.exp()).sum::<f64>().ln() - row[target as usize]
+    });
+    let expected = losses.sum::<f64>() / (ids.len() - 1) as f64;
+
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("ids.u16");
+    std::fs::write(&file, ids.iter().flat_map(|&id| (id as u16).to_le_bytes()).collect::<Vec<_>>()).expect("a file");
+    let arguments = format!("perplexity --model {} --token-file {} --json", golden.dir.display(), file.display());
+    let assert = run(&mut llama4(&arguments)).success();
+    let found = &json_lines(assert.get_output())[0];
+    assert_eq!(found["tokens"], ids.len() - 1);
+    let loss = found["loss"].as_f64().expect("a number");
+    assert!((loss - expected).abs() < 1e-4, "{loss} instead of {expected}");
+}
