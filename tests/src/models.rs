@@ -38,7 +38,14 @@ impl<B: Backend> burn::module::ModuleMapper<B> for Louder {
         &mut self,
         param: burn::module::Param<burn::tensor::Tensor<B, D>>,
     ) -> burn::module::Param<burn::tensor::Tensor<B, D>> {
-        param.map(|tensor| if D == 1 { tensor } else { tensor * 10.0 })
+        // Detached, so that under autodiff the result is a parameter and not a product of one.
+        param.map(|tensor| match D {
+            1 => tensor,
+            _ => {
+                let required = tensor.is_require_grad();
+                (tensor * 10.0).detach().set_require_grad(required)
+            }
+        })
     }
 }
 
