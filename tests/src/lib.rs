@@ -24,6 +24,7 @@ macro_rules! suite {
             padding_changes_nothing,
             permuted_experts_change_nothing,
             experts_in_groups_change_nothing,
+            every_expert_on_all_tokens_changes_nothing,
             rope_keeps_norms,
             rope_depends_on_position_differences,
             rms_norm_is_scale_invariant,

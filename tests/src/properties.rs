@@ -202,6 +202,20 @@ pub fn experts_in_groups_change_nothing<B: Backend>() {
     });
 }
 
+/// Running every expert on all tokens, with a zero input where it was not chosen, gives what running the chosen ones gives.
+pub fn every_expert_on_all_tokens_changes_nothing<B: Backend>() {
+    let device = B::Device::default();
+    check(12, (1..9_usize, 1..4_usize, 1..6_usize, any::<u64>()), |(tokens, top_k, per_group, seed)| {
+        B::seed(&device, seed);
+        let router = RouterConfig::new(16, 5, top_k).init::<B>(&device);
+        let config = ExpertsConfig::new(16, 8, 5).with_elements_per_tensor(per_group * 2 * 8 * 16);
+        let experts: Experts<B> = config.init(&device);
+        let x = random::<B, 2>([tokens, 16], seed ^ 1) * 10.0;
+        let routing = router.forward(x.clone());
+        close(&host(&experts.forward_all(x.clone(), &routing)), &host(&experts.forward(x, &routing)))
+    });
+}
+
 fn table<B: Backend>(positions: &[usize]) -> RotaryTable<B> {
     RotaryTable::new(&inverse_frequencies(&tiny_config()), positions, &B::Device::default())
 }

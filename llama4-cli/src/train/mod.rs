@@ -2,6 +2,7 @@
 //! cosine decay, a loss curve, checkpoints and resume.
 
 mod checkpoint;
+mod clip;
 mod curve;
 mod data;
 mod loss;

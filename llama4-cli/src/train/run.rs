@@ -2,16 +2,16 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use burn::grad_clipping::GradientClippingConfig;
 use burn::module::{AutodiffModule, Module, ModuleVisitor, Param, ParamId};
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor};
 use llama4::Llama4Config;
 use llama4::generate::score;
-use llama4::nn::{ForwardOptions, Llama4ForCausalLM, TokenBatch};
+use llama4::nn::{ForwardOptions, Llama4ForCausalLM, TokenBatch, Training};
 
 use super::checkpoint::{self, State};
+use super::clip::clip_by_norm;
 use super::curve::{Curve, Point};
 use super::data::Shuffled;
 use super::{Recipe, loss};
@@ -45,11 +45,9 @@ pub(crate) fn train<B: AutodiffBackend>(
     let recipe = &run.recipe;
     std::fs::create_dir_all(&run.output).with_context(|| format!("cannot create {}", run.output.display()))?;
     B::seed(device, recipe.seed);
-    let mut model = run.config.init::<B>(device).with_dropout(recipe.dropout);
-    let adam = AdamWConfig::new()
-        .with_beta_2(0.95)
-        .with_epsilon(1e-8)
-        .with_grad_clipping(Some(GradientClippingConfig::Norm(recipe.clip)));
+    let training = Training { dropout: recipe.dropout, every_expert: recipe.every_expert };
+    let mut model = run.config.init::<B>(device).for_training(training);
+    let adam = AdamWConfig::new().with_beta_2(0.95).with_epsilon(1e-8);
     // Decay would pull the gains of the norms to zero, and with them the logits.
     let mut optimizers =
         [adam.clone().with_weight_decay(recipe.weight_decay).init(), adam.with_weight_decay(0.0).init()];
@@ -88,8 +86,9 @@ pub(crate) fn train<B: AutodiffBackend>(
             None => loss,
         };
         let mut gradients = total.backward();
-        let of_gains = GradientsParams::from_params(&mut gradients, &model, &gains);
-        let of_matrices = GradientsParams::from_grads(gradients, &model);
+        let mut of_gains = GradientsParams::from_params(&mut gradients, &model, &gains);
+        let mut of_matrices = GradientsParams::from_grads(gradients, &model);
+        clip_by_norm::<B, _>(&model, &mut [&mut of_matrices, &mut of_gains], recipe.clip);
         for (optimizer, gradients) in optimizers.iter_mut().zip([of_matrices, of_gains]) {
             model = optimizer.step(recipe.rate(step), model, gradients);
         }
@@ -115,7 +114,7 @@ pub(crate) fn train<B: AutodiffBackend>(
             anyhow::bail!("stopped after step {at}; go on with --resume");
         }
     }
-    Ok(model.valid().with_dropout(0.0))
+    Ok(model.valid().for_training(Training::default()))
 }
 
 /// The gains of the norms and the biases: all parameters of one axis.

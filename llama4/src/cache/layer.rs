@@ -1,7 +1,7 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Tensor, s};
 
-use super::Piece;
+use super::{Group, Piece};
 
 /// Keys and values of one layer, `[rows, kv_heads, slots, head_dim]` each.
 #[derive(Debug, Clone)]
@@ -42,25 +42,13 @@ impl<B: Backend> LayerCache<B> {
     /// # Shapes
     /// - keys, values: `[tokens, kv_heads, head_dim]`, the whole ragged batch
     pub fn write(&mut self, round: &[Piece], keys: &Tensor<B, 3>, values: &Tensor<B, 3>) {
-        for group in uniform_groups(round) {
-            let (first, rows) = (group[0], group.len());
+        for group in Group::split(round) {
+            let (first, rows) = (group.first, group.rows);
             let [_, kv_heads, head_dim] = keys.dims();
             let ranges = s![first.row..first.row + rows, 0..kv_heads, first.written(), 0..head_dim];
-            let place = |new: &Tensor<B, 3>| {
-                new.clone()
-                    .narrow(0, first.offset, rows * first.len)
-                    .reshape([rows, first.len, kv_heads, head_dim])
-                    .swap_dims(1, 2)
-            };
+            let place = |new: &Tensor<B, 3>| group.tokens(new).swap_dims(1, 2);
             self.keys.inplace(|cache| cache.slice_assign(ranges, place(keys)));
             self.values.inplace(|cache| cache.slice_assign(ranges, place(values)));
         }
     }
-}
-
-/// Runs of pieces that one operation can treat as a batch: rows and tokens follow one another, and length and slots are the same.
-pub(crate) fn uniform_groups(pieces: &[Piece]) -> impl Iterator<Item = &[Piece]> {
-    pieces.chunk_by(|a, b| {
-        a.len == b.len && a.first_slot == b.first_slot && a.row + 1 == b.row && a.offset + a.len == b.offset
-    })
 }

@@ -3,11 +3,12 @@
 //! A chunked layer holds one chunk at most. Chunks begin at multiples of the chunk size, so the key of position `p` has slot
 //! `p mod chunk`, and what a query at `p` sees is simply slots `0..=p mod chunk`: nothing ever wraps around.
 
+mod group;
 mod layer;
 mod span;
 
+pub(crate) use group::Group;
 pub use layer::LayerCache;
-pub(crate) use layer::uniform_groups;
 pub use span::{Piece, Span, rounds};
 
 use burn::tensor::backend::Backend;

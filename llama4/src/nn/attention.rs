@@ -132,6 +132,17 @@ fn in_batch_order<B: Backend>(mut outputs: Vec<Tensor<B, 3>>, rounds: &[Vec<Piec
     if outputs.len() == 1 {
         return outputs.remove(0);
     }
+    if let Some(rows) = equal_rows(rounds) {
+        // Each round has a piece of every row: side by side they are the rows.
+        let [_, heads, head_dim] = outputs[0].dims();
+        let pieces = outputs.into_iter().map(|output| {
+            let len = output.dims()[0] / rows;
+            output.reshape([rows, len, heads, head_dim])
+        });
+        let joined = Tensor::cat(pieces.collect(), 1);
+        let len = joined.dims()[1];
+        return joined.reshape([rows * len, heads, head_dim]);
+    }
     let joined = Tensor::cat(outputs, 0);
     let came: Vec<usize> = rounds.iter().flatten().flat_map(|piece| piece.offset..piece.offset + piece.len).collect();
     if came.is_sorted() {
@@ -144,4 +155,11 @@ fn in_batch_order<B: Backend>(mut outputs: Vec<Tensor<B, 3>>, rounds: &[Vec<Piec
     let shape = [places.len()];
     let places = Tensor::<B, 1, Int>::from_data(TensorData::new(places, shape), &joined.device());
     joined.select(0, places)
+}
+
+/// The number of rows, if all of them take part in every round with pieces of the same length.
+fn equal_rows(rounds: &[Vec<Piece>]) -> Option<usize> {
+    let rows = rounds.first()?.len();
+    let equal = |round: &Vec<Piece>| round.len() == rows && round.iter().all(|piece| piece.len == round[0].len);
+    rounds.iter().all(equal).then_some(rows)
 }

@@ -2,7 +2,7 @@ use burn::module::{Ignored, Module};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
 
-use super::{ForwardOptions, ForwardOutput, Llama4Model, Projection, ProjectionConfig, TokenBatch};
+use super::{ForwardOptions, ForwardOutput, Llama4Model, Projection, ProjectionConfig, TokenBatch, Training};
 use crate::Llama4Config;
 use crate::cache::KvCache;
 use crate::config::{ReturnHiddenStates, ReturnLogits};
@@ -47,10 +47,9 @@ impl<B: Backend> Llama4ForCausalLM<B> {
         self.model.embedding().weight().device()
     }
 
-    /// Drop a share of what each attention and feed-forward adds to the residual stream, while training: the values of `Autodiff<B>`
-    /// are dropped, those of an inference backend never.
-    pub fn with_dropout(mut self, share: f64) -> Self {
-        self.model = self.model.with_dropout(share);
+    /// Set how the model is trained; [`Training::default`] is how it was made.
+    pub fn for_training(mut self, training: Training) -> Self {
+        self.model = self.model.for_training(training);
         self
     }
 

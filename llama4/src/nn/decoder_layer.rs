@@ -19,6 +19,17 @@ pub enum FeedForward<B: Backend> {
     Moe(Moe<B>),
 }
 
+/// How a model is trained; none of it changes what the model computes when it is not.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Training {
+    /// Share of values dropped from what each attention and feed-forward adds to the residual stream. Only values of `Autodiff<B>`
+    /// are ever dropped.
+    pub dropout: f64,
+    /// Run every expert on all tokens ([`Experts::forward_all`](super::moe::Experts::forward_all)): the same result, quicker to
+    /// differentiate on a GPU where experts are few.
+    pub every_expert: bool,
+}
+
 /// Pre-norm decoder layer: `h = x + Attention(norm(x))`, `y = h + FeedForward(norm(h))`.
 #[derive(Module, Debug)]
 pub struct DecoderLayer<B: Backend> {
@@ -60,9 +71,12 @@ impl<B: Backend> DecoderLayer<B> {
         }
     }
 
-    /// Drop a share of what attention and feed-forward add, while training.
-    pub fn with_dropout(mut self, share: f64) -> Self {
-        self.dropout = share;
+    /// Set how the layer is trained.
+    pub fn for_training(mut self, training: Training) -> Self {
+        self.dropout = training.dropout;
+        if let FeedForward::Moe(moe) = self.feed_forward {
+            self.feed_forward = FeedForward::Moe(moe.with_every_expert(training.every_expert));
+        }
         self
     }
 

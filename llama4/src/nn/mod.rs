@@ -21,7 +21,7 @@ pub use attention::{Attention, AttentionConfig};
 pub use batch::{SequenceTokens, TokenBatch};
 pub use causal_lm::Llama4ForCausalLM;
 pub use context::StepContext;
-pub use decoder_layer::{DecoderLayer, FeedForward};
+pub use decoder_layer::{DecoderLayer, FeedForward, Training};
 pub use embedding::{TokenEmbedding, TokenEmbeddingConfig};
 pub use mlp::{Mlp, MlpConfig};
 pub use model::Llama4Model;

@@ -4,7 +4,7 @@ use burn::tensor::backend::Backend;
 
 use super::output::Trace;
 use super::{
-    DecoderLayer, RmsNorm, RmsNormConfig, StepContext, TokenBatch, TokenEmbedding, TokenEmbeddingConfig,
+    DecoderLayer, RmsNorm, RmsNormConfig, StepContext, TokenBatch, TokenEmbedding, TokenEmbeddingConfig, Training,
     inverse_frequencies,
 };
 use crate::Llama4Config;
@@ -87,9 +87,9 @@ impl<B: Backend> Llama4Model<B> {
         Ok(DecoderOutput { hidden, selected: kept, trace: traced })
     }
 
-    /// Drop a share of what each attention and feed-forward adds, while training.
-    pub fn with_dropout(mut self, share: f64) -> Self {
-        self.layers = self.layers.into_iter().map(|layer| layer.with_dropout(share)).collect();
+    /// Set how the layers are trained.
+    pub fn for_training(mut self, training: Training) -> Self {
+        self.layers = self.layers.into_iter().map(|layer| layer.for_training(training)).collect();
         self
     }
 

@@ -2,7 +2,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, FloatDType, Tensor};
 
-use crate::cache::{LayerCache, Piece, uniform_groups};
+use crate::cache::{Group, LayerCache, Piece};
 
 /// Scores held at once by the plain definition: 2²⁶ `f32`, 256 MiB. Longer prefills go through query block by query block.
 const SCORES_AT_ONCE: usize = 1 << 26;
@@ -31,31 +31,28 @@ pub fn attention_plain<B: Backend>(
     round: &[Piece],
     scale: f64,
 ) -> Tensor<B, 3> {
-    let mut parts: Vec<_> =
-        uniform_groups(round).flat_map(|group| group_attention(queries, cache, group, scale)).collect();
+    let groups = Group::split(round);
+    let mut parts: Vec<_> = groups.iter().map(|group| group_attention(queries, cache, group, scale)).collect();
     if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 0) }
 }
 
-/// Attention of pieces that are alike, as one batch, in blocks of queries; each part is `[tokens, heads, head_dim]`.
+/// Attention of pieces that are alike, as one batch, in blocks of queries: `[rows * len, heads, head_dim]`.
 fn group_attention<B: Backend>(
     queries: &Tensor<B, 3>,
     cache: &LayerCache<B>,
-    group: &[Piece],
+    group: &Group,
     scale: f64,
-) -> Vec<Tensor<B, 3>> {
-    let (piece, rows) = (group[0], group.len());
+) -> Tensor<B, 3> {
+    let (piece, rows) = (group.first, group.rows);
     let [_, heads, head_dim] = queries.dims();
     let kv_heads = cache.keys().dims()[1];
-    let queries = queries
-        .clone()
-        .narrow(0, piece.offset, rows * piece.len)
-        .reshape([rows, piece.len, kv_heads, heads / kv_heads, head_dim])
-        .permute([0, 2, 3, 1, 4]);
+    let queries =
+        group.tokens(queries).reshape([rows, piece.len, kv_heads, heads / kv_heads, head_dim]).permute([0, 2, 3, 1, 4]);
     let stored = |tensor: &Tensor<B, 4>| tensor.clone().narrow(0, piece.row, rows).narrow(2, 0, piece.keys());
     let (keys, values) = (stored(cache.keys()).swap_dims(2, 3), stored(cache.values()));
 
     let block = (SCORES_AT_ONCE / (rows * heads * piece.keys())).clamp(1, piece.len);
-    let blocks: Vec<Tensor<B, 5>> = (0..piece.len)
+    let mut blocks: Vec<Tensor<B, 5>> = (0..piece.len)
         .step_by(block)
         .map(|start| {
             let len = block.min(piece.len - start);
@@ -68,11 +65,8 @@ fn group_attention<B: Backend>(
             )
         })
         .collect();
-    let joined = if blocks.len() == 1 { blocks.into_iter().next() } else { Some(Tensor::cat(blocks, 3)) };
-    joined
-        .into_iter()
-        .map(|output| output.permute([0, 3, 1, 2, 4]).reshape([rows * piece.len, heads, head_dim]))
-        .collect()
+    let output = if blocks.len() == 1 { blocks.remove(0) } else { Tensor::cat(blocks, 3) };
+    output.permute([0, 3, 1, 2, 4]).reshape([rows * piece.len, heads, head_dim])
 }
 
 /// Causal attention aligned at the last key: `q [rows, kv_heads, group, len, head_dim]`, `k [rows, kv_heads, head_dim, keys]`,

@@ -1,7 +1,7 @@
 use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::Initializer;
-use burn::tensor::activation::silu;
+use burn::tensor::activation::{sigmoid, silu};
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 
@@ -94,6 +94,35 @@ impl<B: Backend> Experts<B> {
         if top_k == 1 { y } else { y.reshape([tokens, top_k, hidden]).sum_dim(1).reshape([tokens, hidden]) }
     }
 
+    /// The same sum with every expert run on all tokens, its input zero where a token did not choose it: zero in, zero out.
+    ///
+    /// `experts / top_k` times the arithmetic, but no sorting, and no scattering of rows in the backward pass: for training where experts
+    /// are few and the scatter is what takes the time.
+    ///
+    /// # Shapes
+    /// - x: `[tokens, hidden]`
+    /// - output: same as `x`
+    pub fn forward_all(&self, x: Tensor<B, 2>, routing: &Routing<B>) -> Tensor<B, 2> {
+        let dtype: FloatDType = x.dtype().into();
+        let [tokens, count] = routing.logits.dims();
+        let mut chosen = vec![0.0_f32; tokens * count];
+        for (choice, expert) in routing.experts.iter().enumerate() {
+            chosen[choice / routing.top_k * count + expert] = 1.0;
+        }
+        let chosen = TensorData::new(chosen, [tokens, count]);
+        let chosen = Tensor::<B, 2>::from_data_dtype(chosen, &x.device(), routing.logits.dtype());
+        let scores = (sigmoid(routing.logits.clone()) * chosen).cast(dtype);
+        let mut first = 0;
+        let outputs = self.groups.iter().map(|group| {
+            let size = group.gate_up_proj.dims()[0];
+            let scores = scores.clone().narrow(1, first, size).swap_dims(0, 1).unsqueeze_dim::<3>(2);
+            first += size;
+            group.forward_all(x.clone().unsqueeze_dim::<3>(0) * scores)
+        });
+        let sum = outputs.reduce(|a, b| a + b);
+        sum.unwrap_or_else(|| x.clone() * 0.0)
+    }
+
     /// Run rows that stand in the order of their experts.
     fn forward_sorted(&self, x: Tensor<B, 2>, experts: &[usize]) -> Tensor<B, 2> {
         let (mut first, mut start) = (0, 0);
@@ -119,6 +148,17 @@ impl<B: Backend> Experts<B> {
 }
 
 impl<B: Backend> ExpertGroup<B> {
+    /// Each expert on its own `[rows, hidden]` of `x [experts, rows, hidden]`, summed over the experts.
+    fn forward_all(&self, x: Tensor<B, 3>) -> Tensor<B, 2> {
+        let [_, rows, hidden] = x.dims();
+        let intermediate = self.down_proj.dims()[2];
+        let gate_up = x.matmul(self.gate_up_proj.val().swap_dims(1, 2));
+        let gate = gate_up.clone().narrow(2, 0, intermediate);
+        let up = gate_up.narrow(2, intermediate, intermediate);
+        let y = (silu(gate) * up).matmul(self.down_proj.val().swap_dims(1, 2));
+        y.sum_dim(0).reshape([rows, hidden])
+    }
+
     /// `x [rows, hidden]`, sorted by expert, `counts` rows for each.
     fn forward(&self, x: Tensor<B, 2>, counts: &[usize]) -> Tensor<B, 2> {
         let intermediate = self.down_proj.dims()[2];

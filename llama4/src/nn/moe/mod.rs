@@ -34,6 +34,7 @@ impl MoeConfig {
             router: RouterConfig::new(self.hidden, self.experts, self.top_k).init(device),
             experts: ExpertsConfig::new(self.hidden, self.intermediate, self.experts).init(device),
             shared_expert: MlpConfig::new(self.hidden, self.intermediate).init(device),
+            every_expert: false,
         }
     }
 }
@@ -46,9 +47,17 @@ pub struct Moe<B: Backend> {
     router: Router<B>,
     experts: Experts<B>,
     shared_expert: Mlp<B>,
+    /// Run every expert on all tokens.
+    every_expert: bool,
 }
 
 impl<B: Backend> Moe<B> {
+    /// Run every expert on all tokens ([`Experts::forward_all`]), or each only for the tokens that chose it.
+    pub fn with_every_expert(mut self, every_expert: bool) -> Self {
+        self.every_expert = every_expert;
+        self
+    }
+
     /// The layer's output, and the router's choice.
     ///
     /// # Shapes
@@ -56,7 +65,10 @@ impl<B: Backend> Moe<B> {
     /// - output: same as `x`
     pub fn forward(&self, x: Tensor<B, 2>) -> (Tensor<B, 2>, Routing<B>) {
         let routing = self.router.forward(x.clone());
-        let routed = self.experts.forward(x.clone(), &routing);
+        let routed = match self.every_expert {
+            true => self.experts.forward_all(x.clone(), &routing),
+            false => self.experts.forward(x.clone(), &routing),
+        };
         (self.shared_expert.forward(x) + routed, routing)
     }
 }
