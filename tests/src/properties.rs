@@ -3,7 +3,7 @@
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Distribution, Int, Tensor, TensorData};
-use llama4::cache::{Span, rounds};
+use llama4::cache::{Pieces, Span};
 use llama4::config::{ReturnHiddenStates, ReturnLogits};
 use llama4::error::CacheError;
 use llama4::nn::moe::{Experts, ExpertsConfig, RouterConfig};
@@ -260,7 +260,7 @@ pub fn chunked_layers_see_their_chunk<B: Backend>() {
     check(64, (1..9_usize, 1..40_usize, 0..40_usize), |(chunk, length, past)| {
         let span = Span { row: 0, past, offset: 0, len: length };
         let mut position = past;
-        for piece in rounds(&[span], Some(chunk)).into_iter().flatten() {
+        for piece in Pieces::cut(&[span], Some(chunk)).iter() {
             for index in 0..piece.len {
                 // Slot s holds the key of the position in this chunk that is congruent to s.
                 let chunk_begin = position - position % chunk;

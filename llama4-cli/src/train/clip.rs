@@ -80,17 +80,8 @@ mod tests {
         let mut gradients = GradientsParams::from_grads(loss.backward(), &model);
         clip_by_norm::<B, _>(&model, &mut [&mut gradients], limit);
         let mut squares = Squares::<NdArray<f32>> { gradients: &[&mut gradients], sum: None };
-        ModuleVisitorOf::visit(&model, &mut squares);
+        Module::<B>::visit(&model, &mut squares);
         squares.sum.expect("gradients").into_scalar().sqrt()
-    }
-
-    /// Says which backend the visitor is for.
-    struct ModuleVisitorOf;
-
-    impl ModuleVisitorOf {
-        fn visit<M: Module<B>>(model: &M, squares: &mut Squares<'_, '_, NdArray<f32>>) {
-            model.visit(squares);
-        }
     }
 
     #[test]

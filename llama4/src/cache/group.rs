@@ -3,47 +3,57 @@ use burn::tensor::{BasicOps, Tensor, TensorKind};
 
 use super::Piece;
 
-/// Pieces that one operation can treat as a batch: consecutive rows, the same length and slots, and tokens that lie equally far apart in
-/// the ragged batch.
+/// Pieces that one operation can treat as a batch: the same length and slots, and tokens that lie equally far apart in the ragged
+/// batch.
 ///
-/// Rows of the same length that begin alike are always one group, in every round, so that a batch of training sequences or of decode steps
-/// costs as many operations as one sequence.
+/// Rows of the same length that begin alike are one group, and so are all whole chunks of a prefill: a batch of training sequences or of
+/// decode steps costs as many operations as one sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Group {
-    /// The piece of the first row.
+    /// The first piece.
     pub(crate) first: Piece,
-    /// Number of rows.
-    pub(crate) rows: usize,
-    /// Tokens from one row's piece to the next row's.
+    /// Number of pieces.
+    pub(crate) count: usize,
+    /// Tokens from one piece to the next.
     stride: usize,
 }
 
 impl Group {
-    /// Split the pieces of a round into as few groups as they make in their order.
-    pub(crate) fn split(pieces: &[Piece]) -> Vec<Self> {
+    /// Split pieces into as few groups as they make in their order, each of consecutive rows of the cache.
+    pub(crate) fn of_rows(pieces: &[Piece]) -> Vec<Self> {
+        Self::split(pieces, |group, piece| piece.row == group.first.row + group.count)
+    }
+
+    /// Split pieces into as few groups as they make in their order, of whatever rows: for pieces that need no cache.
+    pub(crate) fn of_any(pieces: &[Piece]) -> Vec<Self> {
+        Self::split(pieces, |_, _| true)
+    }
+
+    fn split(pieces: &[Piece], fits: impl Fn(&Self, &Piece) -> bool) -> Vec<Self> {
         let mut groups: Vec<Self> = Vec::new();
-        for &piece in pieces {
+        for piece in pieces {
             if let Some(group) = groups.last_mut()
+                && fits(group, piece)
                 && group.take(piece)
             {
                 continue;
             }
-            groups.push(Self { first: piece, rows: 1, stride: piece.len });
+            groups.push(Self { first: *piece, count: 1, stride: piece.len });
         }
         groups
     }
 
-    fn take(&mut self, piece: Piece) -> bool {
-        let Self { first, rows, stride } = *self;
-        let alike = piece.len == first.len && piece.first_slot == first.first_slot && piece.row == first.row + rows;
-        let apart = piece.offset.checked_sub(first.offset).filter(|apart| alike && *apart >= rows * first.len);
+    fn take(&mut self, piece: &Piece) -> bool {
+        let Self { first, count, stride } = *self;
+        let alike = piece.len == first.len && piece.first_slot == first.first_slot;
+        let apart = piece.offset.checked_sub(first.offset).filter(|apart| alike && *apart >= count * first.len);
         match apart {
-            // The second row sets the distance, the others keep it.
-            Some(apart) if rows == 1 => self.stride = apart,
-            Some(apart) if apart == rows * stride => {}
+            // The second piece sets the distance, the others keep it.
+            Some(apart) if count == 1 => self.stride = apart,
+            Some(apart) if apart == count * stride => {}
             _ => return false,
         }
-        self.rows += 1;
+        self.count += 1;
         true
     }
 
@@ -51,21 +61,21 @@ impl Group {
     ///
     /// # Shapes
     /// - tensor: `[tokens, heads, head_dim]`, the whole batch
-    /// - output: `[rows, len, heads, head_dim]`
+    /// - output: `[count, len, heads, head_dim]`
     pub(crate) fn tokens<B: Backend, K: TensorKind<B> + BasicOps<B>>(
         &self,
         tensor: &Tensor<B, 3, K>,
     ) -> Tensor<B, 4, K> {
         let [tokens, heads, head_dim] = tensor.dims();
-        let Self { first, rows, stride } = *self;
-        if rows * stride > tokens {
-            // The last row is shorter than the distance between the others.
-            let pieces = (0..rows).map(|row| tensor.clone().narrow(0, first.offset + row * stride, first.len));
+        let Self { first, count, stride } = *self;
+        if count * stride > tokens {
+            // The last piece has fewer tokens behind it than lie between the others.
+            let pieces = (0..count).map(|at| tensor.clone().narrow(0, first.offset + at * stride, first.len));
             return Tensor::stack(pieces.collect(), 0);
         }
         // Whole strides are cut out and then narrowed; the last one must not reach beyond the batch.
-        let begin = first.offset.min(tokens - rows * stride);
-        tensor.clone().narrow(0, begin, rows * stride).reshape([rows, stride, heads, head_dim]).narrow(
+        let begin = first.offset.min(tokens - count * stride);
+        tensor.clone().narrow(0, begin, count * stride).reshape([count, stride, heads, head_dim]).narrow(
             1,
             first.offset - begin,
             first.len,
@@ -78,27 +88,34 @@ mod tests {
     use burn::tensor::Int;
     use burn_ndarray::NdArray;
 
-    use super::super::{Span, rounds};
+    use super::super::{Pieces, Span};
     use super::*;
 
     fn spans(lengths: &[usize]) -> Vec<Span> {
         let mut offset = 0;
-        lengths
-            .iter()
-            .enumerate()
-            .map(|(row, &len)| {
-                let span = Span { row, past: 0, offset, len };
-                offset += len;
-                span
-            })
-            .collect()
+        let spans = lengths.iter().enumerate().map(|(row, &len)| {
+            let span = Span { row, past: 0, offset, len };
+            offset += len;
+            span
+        });
+        spans.collect()
     }
 
     #[test]
-    fn equal_rows_are_one_group_in_every_round() {
-        for round in rounds(&spans(&[10; 5]), Some(4)) {
-            assert_eq!(Group::split(&round).len(), 1, "{round:?}");
-        }
+    fn equal_sequences_are_one_group() {
+        let pieces = Pieces::cut(&spans(&[12; 5]), Some(4));
+        assert_eq!(Group::of_any(&pieces.fresh).len(), 1);
+        assert_eq!(Group::of_rows(&pieces.kept).len(), 1);
+        let decode: Vec<Span> = (0..4).map(|row| Span { row, past: 6, offset: row, len: 1 }).collect();
+        assert_eq!(Group::of_rows(&Pieces::cut(&decode, Some(4)).continuing).len(), 1);
+        assert_eq!(Group::of_rows(&Pieces::cut(&decode, None).continuing).len(), 1);
+    }
+
+    #[test]
+    fn rows_that_do_not_follow_one_another_are_apart() {
+        let spans = [0, 2].map(|row| Span { row, past: 0, offset: row / 2, len: 1 });
+        assert_eq!(Group::of_rows(&Pieces::cut(&spans, None).fresh).len(), 2);
+        assert_eq!(Group::of_any(&Pieces::cut(&spans, None).fresh).len(), 1);
     }
 
     #[test]
@@ -116,16 +133,18 @@ mod tests {
             let total: i64 = lengths.iter().sum::<usize>() as i64;
             let numbers = Tensor::<NdArray, 1, Int>::arange(0..total, &Default::default());
             let numbers: Tensor<NdArray, 3, Int> = numbers.reshape([total as usize, 1, 1]);
-            for round in rounds(&spans(&lengths), Some(4)) {
-                let groups = Group::split(&round);
-                let found: Vec<usize> = groups
-                    .iter()
-                    .flat_map(|group| group.tokens(&numbers).into_data().iter::<usize>().collect::<Vec<_>>())
-                    .collect();
+            let pieces = Pieces::cut(&spans(&lengths), Some(4));
+            for (groups, pieces) in
+                [(Group::of_any(&pieces.fresh), &pieces.fresh), (Group::of_rows(&pieces.kept), &pieces.kept)]
+            {
+                let tokens = |group: &Group| {
+                    group.tokens(&numbers).into_data().iter::<i64>().map(|at| at as usize).collect::<Vec<_>>()
+                };
+                let found: Vec<usize> = groups.iter().flat_map(tokens).collect();
                 let expected: Vec<usize> =
-                    round.iter().flat_map(|piece| piece.offset..piece.offset + piece.len).collect();
-                assert_eq!(found, expected, "{lengths:?} {round:?}");
-                assert_eq!(groups.iter().map(|group| group.rows).sum::<usize>(), round.len());
+                    pieces.iter().flat_map(|piece| piece.offset..piece.offset + piece.len).collect();
+                assert_eq!(found, expected, "{lengths:?}");
+                assert_eq!(groups.iter().map(|group| group.count).sum::<usize>(), pieces.len());
             }
         }
     }

@@ -37,13 +37,13 @@ impl<B: Backend> LayerCache<B> {
         2 * self.keys.shape().num_elements() * self.keys.dtype().size()
     }
 
-    /// Write the keys and values of a round's tokens into their slots, in place.
+    /// Write the keys and values of pieces, at most one a row, into their slots, in place.
     ///
     /// # Shapes
     /// - keys, values: `[tokens, kv_heads, head_dim]`, the whole ragged batch
-    pub fn write(&mut self, round: &[Piece], keys: &Tensor<B, 3>, values: &Tensor<B, 3>) {
-        for group in Group::split(round) {
-            let (first, rows) = (group.first, group.rows);
+    pub fn write(&mut self, pieces: &[Piece], keys: &Tensor<B, 3>, values: &Tensor<B, 3>) {
+        for group in Group::of_rows(pieces) {
+            let (first, rows) = (group.first, group.count);
             let [_, kv_heads, head_dim] = keys.dims();
             let ranges = s![first.row..first.row + rows, 0..kv_heads, first.written(), 0..head_dim];
             let place = |new: &Tensor<B, 3>| group.tokens(new).swap_dims(1, 2);

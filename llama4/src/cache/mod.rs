@@ -9,7 +9,7 @@ mod span;
 
 pub(crate) use group::Group;
 pub use layer::LayerCache;
-pub use span::{Piece, Span, rounds};
+pub use span::{Piece, Pieces, Span};
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, FloatDType};

@@ -27,7 +27,7 @@ pub struct Piece {
 }
 
 impl Piece {
-    /// Slots that the piece's own keys are written to.
+    /// Slots of the piece's own keys.
     pub fn written(&self) -> Range<usize> {
         self.first_slot..self.first_slot + self.len
     }
@@ -43,31 +43,48 @@ impl Piece {
     }
 }
 
-/// Cut spans at chunk borders, instead of masking: no `[seq, seq]` mask is ever made.
-///
-/// A round has at most one piece of each sequence, so that writing a round's keys overwrites only what no later query sees: a chunked
-/// layer works through a long prefill with one chunk of memory. Without chunks there is one round.
-pub fn rounds(spans: &[Span], chunk: Option<usize>) -> Vec<Vec<Piece>> {
-    let mut rounds: Vec<Vec<Piece>> = Vec::new();
-    for span in spans {
-        let end = span.past + span.len;
-        let mut position = span.past;
-        for round in 0.. {
-            let first_slot = chunk.map_or(position, |chunk| position % chunk);
-            let border = chunk.map_or(end, |chunk| position - first_slot + chunk);
-            let len = border.min(end) - position;
-            if rounds.len() == round {
-                rounds.push(Vec::new());
-            }
-            let offset = span.offset + position - span.past;
-            rounds[round].push(Piece { row: span.row, offset, len, first_slot });
-            position += len;
-            if position == end {
-                break;
+/// The spans of a pass, cut at chunk borders instead of masked: no `[seq, seq]` mask is ever made.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pieces {
+    /// Pieces that go on in a chunk whose beginning is cached: at most one a sequence, its first.
+    pub continuing: Vec<Piece>,
+    /// Pieces that begin a chunk. They see new keys only, so they need no cache, and all of them are independent.
+    pub fresh: Vec<Piece>,
+    /// Of `fresh`, each sequence's last: what the cache has to hold afterwards. A chunked layer works through a long prefill with one chunk of
+    /// memory, and never writes keys that no later query could see.
+    pub kept: Vec<Piece>,
+}
+
+impl Pieces {
+    /// Cut `spans` into pieces; without a chunk size each span is one.
+    pub fn cut(spans: &[Span], chunk: Option<usize>) -> Self {
+        let mut pieces = Self::default();
+        for span in spans {
+            let end = span.past + span.len;
+            let mut position = span.past;
+            while position < end {
+                let first_slot = chunk.map_or(position, |chunk| position % chunk);
+                let border = chunk.map_or(end, |chunk| position - first_slot + chunk);
+                let len = border.min(end) - position;
+                let piece = Piece { row: span.row, offset: span.offset + position - span.past, len, first_slot };
+                position += len;
+                if first_slot > 0 {
+                    pieces.continuing.push(piece);
+                } else {
+                    pieces.fresh.push(piece);
+                    if position == end {
+                        pieces.kept.push(piece);
+                    }
+                }
             }
         }
+        pieces
     }
-    rounds
+
+    /// All pieces: first those that continue, then those that begin, each in the order of the batch.
+    pub fn iter(&self) -> impl Iterator<Item = &Piece> {
+        self.continuing.iter().chain(&self.fresh)
+    }
 }
 
 #[cfg(test)]
@@ -78,10 +95,10 @@ mod tests {
         Span { row: 0, past, offset: 0, len }
     }
 
-    /// Absolute positions that `position` sees in a chunked layer, by way of one decode step.
+    /// Absolute positions that `position` sees, by way of one decode step.
     fn visible_keys(position: usize, chunk: Option<usize>) -> Range<usize> {
-        let rounds = rounds(&[span(position, 1)], chunk);
-        let piece = rounds[0][0];
+        let pieces = Pieces::cut(&[span(position, 1)], chunk);
+        let piece = pieces.iter().next().expect("a piece");
         let base = position - piece.first_slot;
         let slots = piece.visible(0);
         base + slots.start..base + slots.end
@@ -96,16 +113,18 @@ mod tests {
 
     #[test]
     fn a_prefill_is_cut_at_chunk_borders() {
-        let pieces: Vec<_> = rounds(&[span(3, 7)], Some(4)).concat();
+        let pieces = Pieces::cut(&[span(3, 7)], Some(4));
         let seen: Vec<_> = pieces.iter().map(|piece| (piece.offset, piece.len, piece.first_slot)).collect();
         assert_eq!(seen, [(0, 1, 3), (1, 4, 0), (5, 2, 0)]);
+        assert_eq!((pieces.continuing.len(), &pieces.kept[..]), (1, &pieces.fresh[1..]));
     }
 
     #[test]
-    fn a_round_has_one_piece_of_each_sequence() {
-        let spans = [Span { row: 0, past: 0, offset: 0, len: 9 }, Span { row: 1, past: 2, offset: 9, len: 1 }];
-        let rows: Vec<Vec<usize>> =
-            rounds(&spans, Some(4)).iter().map(|round| round.iter().map(|piece| piece.row).collect()).collect();
-        assert_eq!(rows, [vec![0, 1], vec![0], vec![0]]);
+    fn what_continues_keeps_its_chunk() {
+        // Nothing new begins, so nothing but the piece itself is written.
+        let pieces = Pieces::cut(&[span(5, 2)], Some(8));
+        assert_eq!((pieces.continuing.len(), pieces.fresh.len(), pieces.kept.len()), (1, 0, 0));
+        let pieces = Pieces::cut(&[span(5, 2), Span { row: 1, past: 0, offset: 2, len: 3 }], None);
+        assert_eq!((pieces.continuing.len(), pieces.kept), (1, pieces.fresh));
     }
 }

@@ -5,7 +5,7 @@ use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 
 use super::{Projection, ProjectionConfig, StepContext, rms_normalize, rotate};
 use crate::Llama4Config;
-use crate::cache::{LayerCache, Piece, rounds};
+use crate::cache::{LayerCache, Pieces};
 use crate::ops;
 
 /// Configuration of [`Attention`].
@@ -109,13 +109,18 @@ impl<B: Backend> Attention<B> {
             queries = (queries.cast(FloatDType::F32) * temperature.clone()).cast(dtype);
         }
 
-        let rounds = rounds(&context.spans, cache.chunk());
-        let mut outputs = Vec::with_capacity(rounds.len());
-        for round in &rounds {
-            cache.write(round, &keys, &values);
-            outputs.push(ops::attention(&queries, cache, round, self.scale));
+        let pieces = Pieces::cut(&context.spans, cache.chunk());
+        let mut outputs = Vec::new();
+        if !pieces.continuing.is_empty() {
+            cache.write(&pieces.continuing, &keys, &values);
+            outputs.push(ops::cached_attention(&queries, cache, &pieces.continuing, self.scale));
         }
-        let attended = in_batch_order(outputs, &rounds);
+        if !pieces.fresh.is_empty() {
+            outputs.push(ops::fresh_attention(&queries, &keys, &values, &pieces.fresh, self.scale));
+            // Only now: what continues a chunk has read the keys that these overwrite.
+            cache.write(&pieces.kept, &keys, &values);
+        }
+        let attended = in_batch_order(outputs, &pieces);
         let [tokens, heads, head_dim] = attended.dims();
         self.o_proj.forward(attended.reshape([tokens, heads * head_dim]))
     }
@@ -127,24 +132,13 @@ impl<B: Backend> Attention<B> {
     }
 }
 
-/// Put the outputs of the rounds back in the order of the batch.
-fn in_batch_order<B: Backend>(mut outputs: Vec<Tensor<B, 3>>, rounds: &[Vec<Piece>]) -> Tensor<B, 3> {
+/// Put the outputs of the pieces back in the order of the batch.
+fn in_batch_order<B: Backend>(mut outputs: Vec<Tensor<B, 3>>, pieces: &Pieces) -> Tensor<B, 3> {
     if outputs.len() == 1 {
         return outputs.remove(0);
     }
-    if let Some(rows) = equal_rows(rounds) {
-        // Each round has a piece of every row: side by side they are the rows.
-        let [_, heads, head_dim] = outputs[0].dims();
-        let pieces = outputs.into_iter().map(|output| {
-            let len = output.dims()[0] / rows;
-            output.reshape([rows, len, heads, head_dim])
-        });
-        let joined = Tensor::cat(pieces.collect(), 1);
-        let len = joined.dims()[1];
-        return joined.reshape([rows * len, heads, head_dim]);
-    }
     let joined = Tensor::cat(outputs, 0);
-    let came: Vec<usize> = rounds.iter().flatten().flat_map(|piece| piece.offset..piece.offset + piece.len).collect();
+    let came: Vec<usize> = pieces.iter().flat_map(|piece| piece.offset..piece.offset + piece.len).collect();
     if came.is_sorted() {
         return joined;
     }
@@ -155,11 +149,4 @@ fn in_batch_order<B: Backend>(mut outputs: Vec<Tensor<B, 3>>, rounds: &[Vec<Piec
     let shape = [places.len()];
     let places = Tensor::<B, 1, Int>::from_data(TensorData::new(places, shape), &joined.device());
     joined.select(0, places)
-}
-
-/// The number of rows, if all of them take part in every round with pieces of the same length.
-fn equal_rows(rounds: &[Vec<Piece>]) -> Option<usize> {
-    let rows = rounds.first()?.len();
-    let equal = |round: &Vec<Piece>| round.len() == rows && round.iter().all(|piece| piece.len == round[0].len);
-    rounds.iter().all(equal).then_some(rows)
 }

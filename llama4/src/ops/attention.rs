@@ -7,66 +7,100 @@ use crate::cache::{Group, LayerCache, Piece};
 /// Scores held at once by the plain definition: 2²⁶ `f32`, 256 MiB. Longer prefills go through query block by query block.
 const SCORES_AT_ONCE: usize = 1 << 26;
 
-/// Grouped-query causal attention of one round over a layer's cache, which already holds the round's own keys and values.
+/// Grouped-query causal attention of pieces, at most one a row, over a layer's cache, which already holds their own keys and values.
 ///
 /// `softmax(scale · q kᵀ) v`, query `i` of a piece over slots [`Piece::visible`]`(i)`; query head `h` reads kv head
 /// `h / (heads / kv_heads)`. Softmax in `f32`.
 ///
 /// # Shapes
 /// - queries: `[tokens, heads, head_dim]`, the whole ragged batch
-/// - output: `[round's tokens, heads, head_dim]`, in the order of the pieces
-pub fn attention<B: Backend>(
+/// - output: `[pieces' tokens, heads, head_dim]`, in the order of the pieces
+pub fn cached_attention<B: Backend>(
     queries: &Tensor<B, 3>,
     cache: &LayerCache<B>,
-    round: &[Piece],
+    pieces: &[Piece],
     scale: f64,
 ) -> Tensor<B, 3> {
-    attention_plain(queries, cache, round, scale)
+    cached_attention_plain(queries, cache, pieces, scale)
 }
 
-/// The definition of [`attention`] in burn's own operations.
-pub fn attention_plain<B: Backend>(
+/// The definition of [`cached_attention`] in burn's own operations.
+pub fn cached_attention_plain<B: Backend>(
     queries: &Tensor<B, 3>,
     cache: &LayerCache<B>,
-    round: &[Piece],
+    pieces: &[Piece],
     scale: f64,
 ) -> Tensor<B, 3> {
-    let groups = Group::split(round);
-    let mut parts: Vec<_> = groups.iter().map(|group| group_attention(queries, cache, group, scale)).collect();
+    let parts = Group::of_rows(pieces).into_iter().map(|group| {
+        let stored = |tensor: &Tensor<B, 4>| {
+            tensor.clone().narrow(0, group.first.row, group.count).narrow(2, 0, group.first.keys())
+        };
+        group_attention(group.tokens(queries), stored(cache.keys()), stored(cache.values()), scale)
+    });
+    join(parts.collect())
+}
+
+/// Grouped-query causal attention of each piece over its own keys and values: as [`cached_attention`] for pieces that begin a chunk, which
+/// see nothing that came before.
+///
+/// # Shapes
+/// - queries: `[tokens, heads, head_dim]`, the whole ragged batch
+/// - keys, values: `[tokens, kv_heads, head_dim]`, likewise
+/// - output: `[pieces' tokens, heads, head_dim]`, in the order of the pieces
+pub fn fresh_attention<B: Backend>(
+    queries: &Tensor<B, 3>,
+    keys: &Tensor<B, 3>,
+    values: &Tensor<B, 3>,
+    pieces: &[Piece],
+    scale: f64,
+) -> Tensor<B, 3> {
+    fresh_attention_plain(queries, keys, values, pieces, scale)
+}
+
+/// The definition of [`fresh_attention`] in burn's own operations.
+pub fn fresh_attention_plain<B: Backend>(
+    queries: &Tensor<B, 3>,
+    keys: &Tensor<B, 3>,
+    values: &Tensor<B, 3>,
+    pieces: &[Piece],
+    scale: f64,
+) -> Tensor<B, 3> {
+    let parts = Group::of_any(pieces).into_iter().map(|group| {
+        let own = |tensor: &Tensor<B, 3>| group.tokens(tensor).swap_dims(1, 2);
+        group_attention(group.tokens(queries), own(keys), own(values), scale)
+    });
+    join(parts.collect())
+}
+
+fn join<B: Backend>(mut parts: Vec<Tensor<B, 3>>) -> Tensor<B, 3> {
     if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 0) }
 }
 
-/// Attention of pieces that are alike, as one batch, in blocks of queries: `[rows * len, heads, head_dim]`.
-fn group_attention<B: Backend>(
-    queries: &Tensor<B, 3>,
-    cache: &LayerCache<B>,
-    group: &Group,
-    scale: f64,
-) -> Tensor<B, 3> {
-    let (piece, rows) = (group.first, group.rows);
-    let [_, heads, head_dim] = queries.dims();
-    let kv_heads = cache.keys().dims()[1];
-    let queries =
-        group.tokens(queries).reshape([rows, piece.len, kv_heads, heads / kv_heads, head_dim]).permute([0, 2, 3, 1, 4]);
-    let stored = |tensor: &Tensor<B, 4>| tensor.clone().narrow(0, piece.row, rows).narrow(2, 0, piece.keys());
-    let (keys, values) = (stored(cache.keys()).swap_dims(2, 3), stored(cache.values()));
+/// Causal attention of a batch, aligned at the last key, in blocks of queries: `q [batch, len, heads, head_dim]`, `k` and `v
+/// [batch, kv_heads, keys, head_dim]`, output `[batch * len, heads, head_dim]`.
+fn group_attention<B: Backend>(q: Tensor<B, 4>, k: Tensor<B, 4>, v: Tensor<B, 4>, scale: f64) -> Tensor<B, 3> {
+    let [batch, len, heads, head_dim] = q.dims();
+    let [_, kv_heads, keys, _] = k.dims();
+    let q = q.reshape([batch, len, kv_heads, heads / kv_heads, head_dim]).permute([0, 2, 3, 1, 4]);
+    let k = k.swap_dims(2, 3);
 
-    let block = (SCORES_AT_ONCE / (rows * heads * piece.keys())).clamp(1, piece.len);
-    let mut blocks: Vec<Tensor<B, 5>> = (0..piece.len)
+    let block = (SCORES_AT_ONCE / (batch * heads * keys)).clamp(1, len);
+    let mut blocks: Vec<Tensor<B, 5>> = (0..len)
         .step_by(block)
         .map(|start| {
-            let len = block.min(piece.len - start);
-            let seen = piece.visible(start + len - 1).end;
+            let rows = block.min(len - start);
+            // The block's last query sees all but the keys of the queries after it.
+            let seen = keys - (len - start - rows);
             block_attention(
-                queries.clone().narrow(3, start, len),
-                keys.clone().narrow(3, 0, seen),
-                values.clone().narrow(2, 0, seen),
+                q.clone().narrow(3, start, rows),
+                k.clone().narrow(3, 0, seen),
+                v.clone().narrow(2, 0, seen),
                 scale,
             )
         })
         .collect();
     let output = if blocks.len() == 1 { blocks.remove(0) } else { Tensor::cat(blocks, 3) };
-    output.permute([0, 3, 1, 2, 4]).reshape([rows * piece.len, heads, head_dim])
+    output.permute([0, 3, 1, 2, 4]).reshape([batch * len, heads, head_dim])
 }
 
 /// Causal attention aligned at the last key: `q [rows, kv_heads, group, len, head_dim]`, `k [rows, kv_heads, head_dim, keys]`,

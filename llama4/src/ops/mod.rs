@@ -11,7 +11,7 @@ mod dispatch;
 mod grouped_linear;
 mod linear;
 
-pub use attention::{attention, attention_plain};
+pub use attention::{cached_attention, cached_attention_plain, fresh_attention, fresh_attention_plain};
 pub(crate) use dispatch::shared;
 pub use dispatch::{ActiveKernels, active_kernels};
 pub use grouped_linear::{grouped_linear, grouped_linear_plain};
