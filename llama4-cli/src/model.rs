@@ -24,7 +24,8 @@ macro_rules! demo_file {
 }
 
 /// What the demo model goes on with where no prompt is given.
-pub(crate) const DEMO_PROMPT: &str = "The old captain looked out upon the sea, and said to his men,";
+pub(crate) const DEMO_PROMPT: &str =
+    "The whole family were assembled in the drawing-room when the carriage was heard, and Mrs. Bennet";
 
 /// Empty where the source tree has none.
 #[cfg(demo_model)]

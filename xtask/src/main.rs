@@ -15,9 +15,11 @@ struct Command {
 
 const COMMANDS: &[Command] = &[
     Command { name: "help", summary: "list the commands", run: help },
-    Command { name: "test", summary: "format, the library's tests, and the suite on ndarray", run: test::test },
-    Command { name: "test-all", summary: "all tests of the workspace", run: test::test_all },
-    Command { name: "lint", summary: "clippy and documentation, warnings being errors", run: test::lint },
+    Command {
+        name: "test",
+        summary: "format, tests, lints and documentation: all that a change has to pass",
+        run: test::run,
+    },
     Command {
         name: "real-tokenizer",
         summary: "make fixtures/real-tokenizer/tokenizer.json from PyPI's llama-models (needs python3 with pip)",

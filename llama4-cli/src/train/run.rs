@@ -51,7 +51,6 @@ pub(crate) fn train<B: AutodiffBackend>(
     // Decay would pull the gains of the norms to zero, and with them the logits.
     let mut optimizers =
         [adam.clone().with_weight_decay(recipe.weight_decay).init(), adam.with_weight_decay(0.0).init()];
-    let gains = gains::<B, _>(&model);
     let (mut done, mut before) = (0, 0.0);
     if run.resume {
         let state;
@@ -59,6 +58,8 @@ pub(crate) fn train<B: AutodiffBackend>(
         (done, before) = (state.step, state.seconds);
         report(&format!("resumed after step {done}"));
     }
+    // Only now: a loaded model has the ids that it was saved with.
+    let gains = gains::<B, _>(&model);
     let mut data = Shuffled::new(&run.tokens, recipe.sequence_length, recipe.batch_size, recipe.seed)?;
     report(&format!(
         "{} steps of {} tokens, {:.1} epochs",
