@@ -41,7 +41,7 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Squares<'_, '_, B::InnerBackend> {
 fn sum_of_squares<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Tensor<B, 1> {
     let count = tensor.shape().num_elements();
     let wanted = (count as f64).sqrt() as usize;
-    let width = (1..=wanted).rev().find(|width| count % width == 0).unwrap_or(1);
+    let width = (1..=wanted).rev().find(|width| count.is_multiple_of(*width)).unwrap_or(1);
     tensor.square().reshape([width, count / width]).sum_dim(0).reshape([count / width]).sum_dim(0)
 }
 
