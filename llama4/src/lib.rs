@@ -39,6 +39,7 @@ pub mod generate;
 pub mod import;
 pub mod nn;
 pub mod ops;
+pub mod quant;
 pub mod text;
 
 pub use config::Llama4Config;

@@ -28,7 +28,7 @@ mod presets;
 mod quant;
 mod returns;
 mod validate;
-mod words;
+pub(crate) mod words;
 
 pub use encoding::{DeviceRef, QuantizationConfig, QuantizationEncoding, SupportedEncoding};
 pub use generation::GenerationConfig;

@@ -5,6 +5,7 @@ use burn::tensor::DType;
 
 use super::{ConfigError, TextError};
 use crate::import::StoredDtype;
+use crate::quant::Packing;
 
 /// What can go wrong between a checkpoint and a model.
 #[derive(Debug, thiserror::Error)]
@@ -135,10 +136,10 @@ pub enum ImportError {
         /// How many further parameters have such a type.
         more: usize,
     },
-    /// Quantised weights.
+    /// Quantised weights in a layout that this library does not read.
     #[error(
-        "{name} in {} is {found}, quantised by {method}, and {count} tensors are; loading quantised weights is not supported yet, \
-         only BF16, F16 and F32",
+        "{name} in {} is {found}, quantised by {method}, and {count} tensors are, in a layout that cannot be read; what can is F8_E4M3 \
+         with a weight_scale for each projection, GGUF, and what `import` writes",
         file.display()
     )]
     Quantised {
@@ -153,6 +154,18 @@ pub enum ImportError {
         /// Number of such tensors.
         count: usize,
     },
+    /// A quantised weight without its scales.
+    #[error("{name} in {} is {found} and has no {scale}, without which its values mean nothing", file.display())]
+    NoScale {
+        /// The weight.
+        name: String,
+        /// Name that its scales should have.
+        scale: String,
+        /// Type of the weight.
+        found: StoredDtype,
+        /// The file.
+        file: PathBuf,
+    },
     /// A layout that other programs write and this library does not read.
     #[error("{}: {what} cannot be read yet; convert it to safetensors with Hugging Face's names", place.display())]
     Unsupported {
@@ -160,6 +173,18 @@ pub enum ImportError {
         place: PathBuf,
         /// The layout.
         what: String,
+    },
+    /// A model with quantised weights is to be saved as floats.
+    #[error(
+        "{} cannot be saved: {packed} of the model's weights are quantised; save the model they came from, or convert its checkpoint \
+         with `import`",
+        file.display()
+    )]
+    SavePacked {
+        /// The file.
+        file: PathBuf,
+        /// Number of quantised weights.
+        packed: usize,
     },
     /// A type that the backend has no tensors of.
     #[error("the model cannot be loaded as {dtype:?}: {backend} does not support it")]
@@ -174,6 +199,19 @@ pub enum ImportError {
     Overflow {
         /// The parameter.
         name: String,
+        /// The file.
+        file: PathBuf,
+    },
+    /// A value that cannot be quantised.
+    #[error(
+        "{name} in {}: a value is not finite, or too large for {packing} (a block's scale is at most 65504)",
+        file.display()
+    )]
+    NotRepresentable {
+        /// The parameter.
+        name: String,
+        /// How it was to be packed.
+        packing: Packing,
         /// The file.
         file: PathBuf,
     },

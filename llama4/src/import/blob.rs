@@ -1,8 +1,10 @@
 use std::fs::File;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
 
+#[cfg(unix)]
+use memmap2::Advice;
 use memmap2::Mmap;
 
 use crate::error::ImportError;
@@ -31,6 +33,31 @@ impl Blob {
         // while it is read, which the system answers with a signal: the same that every reader of mapped checkpoints accepts.
         let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
         Ok(Self::Mapped(Arc::new(map)))
+    }
+}
+
+impl Blob {
+    /// Have the system read a range of the file ahead, in the background. Where it cannot be asked to, nothing is lost.
+    pub(super) fn prefetch(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            let _ = map.advise_range(Advice::WillNeed, range.start, range.len());
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+
+    /// Read a range of the file into memory, now.
+    pub(super) fn populate(&self, range: Range<usize>) {
+        let Self::Mapped(map) = self else { return };
+        #[cfg(target_os = "linux")]
+        if map.advise_range(Advice::PopulateRead, range.start, range.len()).is_ok() {
+            return;
+        }
+        self.prefetch(range.clone());
+        // One byte of each page is enough.
+        let touched = map[range].iter().step_by(4096).fold(0_u8, |all, byte| all ^ byte);
+        std::hint::black_box(touched);
     }
 }
 

@@ -1,6 +1,5 @@
 //! Stacked experts, `[experts, in, out]` in a file, are turned to `[experts, out, in]` and held in several groups.
 
-use super::values::Part;
 use crate::Llama4Config;
 use crate::nn::moe::ExpertsConfig;
 
@@ -30,13 +29,6 @@ fn consecutive(sizes: Vec<usize>) -> Vec<Group> {
     sizes.into_iter().map(group).collect()
 }
 
-/// Path in the model of one group of the experts that a file calls `name`, its shape, and what it is of the file's tensor.
-pub(super) fn part(name: &str, shape: [usize; 3], index: usize, group: Group) -> (String, Vec<usize>, Part) {
-    let [_, rows, columns] = shape;
-    let Group { first, count } = group;
-    (path(name, index), vec![count, columns, rows], Part::Turned { first, count, rows, columns })
-}
-
 /// Path in the model of group `index` of the experts that a file calls `name`.
 pub(super) fn path(name: &str, index: usize) -> String {
     match name.rsplit_once('.') {
@@ -50,21 +42,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_follow_each_other_and_keep_their_place_in_the_file() {
+    fn groups_follow_each_other_and_have_paths_of_their_own() {
         let groups = consecutive(vec![2, 2, 1]);
-        let parts: Vec<_> = groups
-            .into_iter()
-            .enumerate()
-            .map(|(index, group)| part("experts.down_proj", [5, 3, 7], index, group))
-            .collect();
-        let turned = |first, count| Part::Turned { first, count, rows: 3, columns: 7 };
+        let group = |first, count| Group { first, count };
+        assert_eq!(groups, [group(0, 2), group(2, 2), group(4, 1)]);
         assert_eq!(
-            parts,
-            [
-                ("experts.groups.0.down_proj".to_string(), vec![2, 7, 3], turned(0, 2)),
-                ("experts.groups.1.down_proj".to_string(), vec![2, 7, 3], turned(2, 2)),
-                ("experts.groups.2.down_proj".to_string(), vec![1, 7, 3], turned(4, 1)),
-            ]
+            path("model.layers.3.feed_forward.experts.down_proj", 1),
+            "model.layers.3.feed_forward.experts.groups.1.down_proj"
         );
     }
 }

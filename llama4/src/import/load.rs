@@ -10,11 +10,13 @@ use super::checkpoint::Checkpoint;
 use super::names::expected_tensors;
 use super::plan::Plan;
 use super::report::{LoadProgress, LoadReport, WeightsForm};
+use super::storage::Storage;
 use super::{recorders, records, snapshots};
 use crate::Llama4ForCausalLM;
 use crate::config::FoundWeights;
 use crate::error::ImportError;
 use crate::ops::shared;
+use crate::quant::Quantization;
 
 /// Files that burn-import reads unless told otherwise: its recorders hold all of a model on the host, twice, and in `f32`.
 const RECORDER_BYTES: u64 = 1 << 30;
@@ -26,6 +28,8 @@ pub struct LoadOptions {
     pub dtype: Option<DType>,
     /// What reads them.
     pub loader: Loader,
+    /// Pack weights while they are loaded. `None` leaves what is quantised as it is, and floats as they are.
+    pub quantization: Option<Quantization>,
 }
 
 /// What reads weights in Hugging Face's names, after the checks that are the same for all.
@@ -90,25 +94,30 @@ impl Checkpoint {
             let found = FoundWeights {
                 norm_dtype: plan.norm_dtype(),
                 has_lm_head: !config.tie_word_embeddings,
-                quantized: false,
+                quantized: plan.is_quantised(),
             };
             config.finalize(&found)?;
             let place = self.source.place();
-            let model = if self.uses_recorder::<B>(options.loader, dtype, &plan)? {
+            let storage = Storage { dtype, quantization: options.quantization };
+            let stream = |progress: &mut dyn FnMut(LoadProgress<'_>) -> ControlFlow<()>| {
+                snapshots::load(&config, &plan, &storage, place, device, progress)
+            };
+            let plain = options.quantization.is_none() && !plan.is_quantised();
+            let model = if self.uses_recorder::<B>(options.loader, dtype, plain, &plan)? {
                 let recorded = self
                     .at_once(plan.bytes(), &mut progress, || recorders::load(&config, self.form, &self.file, device));
                 match recorded {
                     // Files that burn-store cannot read although they are sound, such as pickles of protocol 4.
                     Err(ImportError::Loader { reason, .. }) if options.loader == Loader::Auto => {
                         tracing::debug!(file = %self.file.display(), reason, "burn-import gave up; streaming instead");
-                        snapshots::load(&config, &plan, place, dtype, device, &mut progress)?
+                        stream(&mut progress)?
                     }
                     recorded => recorded?,
                 }
             } else {
-                snapshots::load(&config, &plan, place, dtype, device, &mut progress)?
+                stream(&mut progress)?
             };
-            (model, self.planned(&plan))
+            (model, LoadReport { kept_float: storage.kept_float(&plan), ..self.planned(&plan) })
         };
         let model = model.map(&mut Shared);
         report.elapsed = started.elapsed();
@@ -132,6 +141,7 @@ impl Checkpoint {
                 bytes,
                 skipped_vision: 0,
                 dtypes: BTreeMap::new(),
+                kept_float: Vec::new(),
                 elapsed: Duration::ZERO,
             }
         } else {
@@ -148,6 +158,7 @@ impl Checkpoint {
             bytes: plan.bytes(),
             skipped_vision: plan.skipped_vision,
             dtypes: plan.dtypes(),
+            kept_float: Vec::new(),
             elapsed: Duration::ZERO,
         }
     }
@@ -158,19 +169,25 @@ impl Checkpoint {
         Plan::new(&self.config, self.stored()?, self.source.place(), quantisation.as_deref())
     }
 
-    fn uses_recorder<B: Backend>(&self, loader: Loader, dtype: DType, plan: &Plan) -> Result<bool, ImportError> {
+    fn uses_recorder<B: Backend>(
+        &self,
+        loader: Loader,
+        dtype: DType,
+        plain: bool,
+        plan: &Plan,
+    ) -> Result<bool, ImportError> {
         let single = matches!(self.form, WeightsForm::Safetensors | WeightsForm::PyTorch);
         let own = dtype == B::FloatElem::dtype();
         match loader {
             Loader::Streamed => Ok(false),
-            Loader::Recorder if single && own => Ok(true),
+            Loader::Recorder if single && own && plain => Ok(true),
             Loader::Recorder => Err(ImportError::Loader {
                 file: self.file.clone(),
-                reason: format!("burn-import's recorders read single files, as {:?}", B::FloatElem::dtype()),
+                reason: format!("burn-import's recorders read single files of floats, as {:?}", B::FloatElem::dtype()),
             }),
             Loader::Auto => {
                 let small = plan.bytes() <= RECORDER_BYTES && plan.skipped_vision == 0;
-                Ok(single && own && dtype == DType::F32 && small)
+                Ok(single && own && plain && dtype == DType::F32 && small)
             }
         }
     }

@@ -9,11 +9,14 @@
 
 mod blob;
 mod checkpoint;
+mod encode;
 mod experts;
 mod files;
 mod header;
 mod index;
 mod load;
+mod mapped;
+mod matrix;
 mod names;
 mod pickle;
 mod plan;
@@ -21,11 +24,12 @@ mod pytorch;
 mod recorders;
 mod records;
 mod report;
+mod resolve;
 mod save;
 mod snapshots;
 mod source;
+mod storage;
 mod stored;
-mod values;
 mod write;
 
 use std::ops::ControlFlow;

@@ -1,4 +1,5 @@
 use crate::Llama4Config;
+use crate::quant::WeightKind;
 
 /// Prefixes of the tensors that belong to the vision half of a multimodal checkpoint. Matched at the start of a name only:
 /// `vision_model.model.layers.0.self_attn.q_proj.weight` also contains a text parameter's name.
@@ -23,6 +24,19 @@ pub struct ExpectedTensor {
     pub shape: Vec<usize>,
     /// How the file's values become the model's.
     pub layout: Layout,
+    /// What it is, which decides whether it may be packed.
+    pub kind: WeightKind,
+}
+
+impl ExpectedTensor {
+    /// Shape of its matrices in the model: how many there are, `out`, `in`. A vector is a matrix of one row.
+    pub(super) fn matrices(&self) -> [usize; 3] {
+        match (self.layout, self.shape.as_slice()) {
+            (Layout::TurnedExperts, &[experts, input, output]) => [experts, output, input],
+            (_, &[output, input]) => [1, output, input],
+            (_, shape) => [1, 1, shape.iter().product()],
+        }
+    }
 }
 
 /// Everything that a checkpoint of this configuration holds, in the model's order: no more and no less may be in it.
@@ -35,7 +49,7 @@ pub fn expected_tensors(config: &Llama4Config) -> Vec<ExpectedTensor> {
     let queries = config.num_attention_heads * config.head_dim;
     let keys = config.num_key_value_heads * config.head_dim;
 
-    list.weight("model.embed_tokens", &[vocab, hidden]);
+    list.matrix("model.embed_tokens", [vocab, hidden], WeightKind::Embedding);
     for index in 0..config.num_hidden_layers {
         let layer = format!("model.layers.{index}");
         list.weight(&format!("{layer}.input_layernorm"), &[hidden]);
@@ -43,9 +57,9 @@ pub fn expected_tensors(config: &Llama4Config) -> Vec<ExpectedTensor> {
             [("q", queries, hidden), ("k", keys, hidden), ("v", keys, hidden), ("o", hidden, queries)]
         {
             let name = format!("{layer}.self_attn.{projection}_proj");
-            list.weight(&name, &[output, input]);
+            list.matrix(&name, [output, input], WeightKind::Projection);
             if config.attention_bias {
-                list.push(format!("{name}.bias"), &[output], Layout::Same);
+                list.push(format!("{name}.bias"), &[output], Layout::Same, WeightKind::Float);
             }
         }
         list.weight(&format!("{layer}.post_attention_layernorm"), &[hidden]);
@@ -54,8 +68,18 @@ pub fn expected_tensors(config: &Llama4Config) -> Vec<ExpectedTensor> {
             let width = config.intermediate_size;
             list.weight(&format!("{feed_forward}.router"), &[experts, hidden]);
             let stacked = format!("{feed_forward}.experts");
-            list.push(format!("{stacked}.gate_up_proj"), &[experts, hidden, 2 * width], Layout::TurnedExperts);
-            list.push(format!("{stacked}.down_proj"), &[experts, width, hidden], Layout::TurnedExperts);
+            list.push(
+                format!("{stacked}.gate_up_proj"),
+                &[experts, hidden, 2 * width],
+                Layout::TurnedExperts,
+                WeightKind::Experts,
+            );
+            list.push(
+                format!("{stacked}.down_proj"),
+                &[experts, width, hidden],
+                Layout::TurnedExperts,
+                WeightKind::Experts,
+            );
             list.mlp(&format!("{feed_forward}.shared_expert"), hidden, width);
         } else {
             list.mlp(&feed_forward, hidden, config.intermediate_size_mlp);
@@ -63,7 +87,7 @@ pub fn expected_tensors(config: &Llama4Config) -> Vec<ExpectedTensor> {
     }
     list.weight("model.norm", &[hidden]);
     if !config.tie_word_embeddings {
-        list.weight("lm_head", &[vocab, hidden]);
+        list.matrix("lm_head", [vocab, hidden], WeightKind::Head);
     }
     list.0
 }
@@ -71,18 +95,23 @@ pub fn expected_tensors(config: &Llama4Config) -> Vec<ExpectedTensor> {
 struct List(Vec<ExpectedTensor>);
 
 impl List {
-    fn push(&mut self, name: String, shape: &[usize], layout: Layout) {
-        self.0.push(ExpectedTensor { name, shape: shape.to_vec(), layout });
+    fn push(&mut self, name: String, shape: &[usize], layout: Layout, kind: WeightKind) {
+        self.0.push(ExpectedTensor { name, shape: shape.to_vec(), layout, kind });
     }
 
+    /// A weight that stays float.
     fn weight(&mut self, module: &str, shape: &[usize]) {
-        self.push(format!("{module}.weight"), shape, Layout::Same);
+        self.push(format!("{module}.weight"), shape, Layout::Same, WeightKind::Float);
+    }
+
+    fn matrix(&mut self, module: &str, shape: [usize; 2], kind: WeightKind) {
+        self.push(format!("{module}.weight"), &shape, Layout::Same, kind);
     }
 
     fn mlp(&mut self, module: &str, hidden: usize, width: usize) {
-        self.weight(&format!("{module}.gate_proj"), &[width, hidden]);
-        self.weight(&format!("{module}.up_proj"), &[width, hidden]);
-        self.weight(&format!("{module}.down_proj"), &[hidden, width]);
+        self.matrix(&format!("{module}.gate_proj"), [width, hidden], WeightKind::Projection);
+        self.matrix(&format!("{module}.up_proj"), [width, hidden], WeightKind::Projection);
+        self.matrix(&format!("{module}.down_proj"), [hidden, width], WeightKind::Projection);
     }
 }
 

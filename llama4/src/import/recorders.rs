@@ -6,7 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use burn::module::{Module, Param};
+use burn::module::{ConstantRecord, Module, Param};
 use burn::record::{FullPrecisionSettings, Recorder, RecorderError};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -20,6 +20,7 @@ use crate::Llama4Config;
 use crate::error::ImportError;
 use crate::nn::moe::ExpertGroupRecord;
 use crate::nn::{FeedForwardRecord, Llama4ForCausalLM, Llama4ForCausalLMRecord};
+use crate::quant::WeightRecord;
 
 /// From names in the file to places in the record, one rule after the other.
 const RENAMES: [(&str, &str); 5] = [
@@ -63,12 +64,17 @@ pub(super) fn load<B: Backend>(
     for layer in &mut record.model.layers {
         if let FeedForwardRecord::Moe(moe) = &mut layer.feed_forward {
             let stacked = moe.experts.groups.pop().ok_or_else(|| failed("a layer without experts".to_string()))?;
-            let (gate_up, down) = (stacked.gate_up_proj.into_value(), stacked.down_proj.into_value());
+            let float = |weight| match weight {
+                WeightRecord::Float(param) => Ok(Param::into_value(param)),
+                WeightRecord::Packed(_) => Err(failed("packed experts".to_string())),
+            };
+            let (gate_up, down) = (float(stacked.gate_up_proj)?, float(stacked.down_proj)?);
             moe.experts.groups = groups
                 .iter()
                 .map(|&group| ExpertGroupRecord {
-                    gate_up_proj: turned(&gate_up, group),
-                    down_proj: turned(&down, group),
+                    gate_up_proj: WeightRecord::Float(turned(&gate_up, group)),
+                    down_proj: WeightRecord::Float(turned(&down, group)),
+                    experts: ConstantRecord::new(),
                 })
                 .collect();
         }
@@ -95,19 +101,33 @@ fn turned<B: Backend>(stacked: &Tensor<B, 3>, group: Group) -> Param<Tensor<B, 3
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use burn::tensor::{DType, Distribution};
 
+    use super::super::blob::Blob;
+    use super::super::encode;
+    use super::super::matrix::{Matrix, Strided};
     use super::super::stored::StoredDtype;
-    use super::super::values::{self, Part};
+    use super::super::stored::StoredTensor;
     use super::*;
 
     #[test]
     fn groups_are_turned_as_the_streaming_loader_turns_them() {
         let stacked = Tensor::<burn_ndarray::NdArray, 3>::random([5, 3, 7], Distribution::Default, &Default::default());
         let bytes: Vec<u8> = stacked.to_data().iter::<f32>().flat_map(f32::to_le_bytes).collect();
+        let tensor = Arc::new(StoredTensor {
+            name: "experts".into(),
+            dtype: StoredDtype::F32,
+            shape: vec![5, 3, 7],
+            file: Path::new("test").into(),
+            range: 0..bytes.len(),
+            blob: Blob::Static(bytes.leak()),
+        });
+        let experts: Vec<Matrix> =
+            (0..5).map(|expert| Matrix::Floats(Strided::new(&tensor, expert * 21, [7, 3], [1, 7]).unwrap())).collect();
         for (first, count) in [(0, 2), (2, 2), (4, 1)] {
-            let part = Part::Turned { first, count, rows: 3, columns: 7 };
-            let streamed = values::read(&bytes, &StoredDtype::F32, DType::F32, part, vec![count, 7, 3]).unwrap();
+            let streamed = encode::floats(&experts[first..first + count], DType::F32, vec![count, 7, 3]).unwrap();
             assert_eq!(turned(&stacked, Group { first, count }).val().into_data(), streamed);
         }
     }

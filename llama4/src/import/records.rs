@@ -16,11 +16,12 @@ use half::f16;
 
 use super::names::expected_tensors;
 use super::recorders::reason;
-use super::save::save_config;
+use super::save::{refuse_packed, save_config};
 use super::write::write_file;
 use crate::Llama4Config;
 use crate::error::ImportError;
 use crate::nn::{FeedForwardRecord, Llama4ForCausalLM, Llama4ForCausalLMRecord, MlpRecord, ProjectionRecord};
+use crate::quant::WeightRecord;
 
 /// How precisely a record file holds a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,7 @@ pub fn save_record<B: Backend>(
     precision: RecordPrecision,
 ) -> Result<(), ImportError> {
     let format = Format::of(file)?;
+    refuse_packed(model, file)?;
     if precision == RecordPrecision::Half {
         check_range(model, file)?;
     }
@@ -201,7 +203,7 @@ impl<B: Backend> ModuleMapper<B> for Cast {
 /// Names and shapes of what a record holds, by the model's names.
 fn record_shapes<B: Backend>(record: &Llama4ForCausalLMRecord<B>) -> Vec<(String, Vec<usize>)> {
     let mut list = List(Vec::new());
-    list.add("model.embed_tokens.weight", &record.model.embed_tokens.weight);
+    list.weight("model.embed_tokens.weight", &record.model.embed_tokens.weight);
     for (index, layer) in record.model.layers.iter().enumerate() {
         let name = |rest: &str| format!("model.layers.{index}.{rest}");
         list.add(&name("input_layernorm.weight"), &layer.input_layernorm.weight);
@@ -216,8 +218,8 @@ fn record_shapes<B: Backend>(record: &Llama4ForCausalLMRecord<B>) -> Vec<(String
                 list.add(&name("feed_forward.router.weight"), &moe.router.weight);
                 for (group, experts) in moe.experts.groups.iter().enumerate() {
                     let name = name(&format!("feed_forward.experts.groups.{group}"));
-                    list.add(&format!("{name}.gate_up_proj"), &experts.gate_up_proj);
-                    list.add(&format!("{name}.down_proj"), &experts.down_proj);
+                    list.weight(&format!("{name}.gate_up_proj"), &experts.gate_up_proj);
+                    list.weight(&format!("{name}.down_proj"), &experts.down_proj);
                 }
                 list.mlp(&name("feed_forward.shared_expert"), &moe.shared_expert);
             }
@@ -237,8 +239,16 @@ impl List {
         self.0.push((name.to_string(), param.lazy_shape().dims));
     }
 
+    /// Packed ones get a name of their own, which no model that is filled from a record has.
+    fn weight<B: Backend, const D: usize>(&mut self, name: &str, record: &WeightRecord<B, D>) {
+        match record {
+            WeightRecord::Float(param) => self.add(name, param),
+            WeightRecord::Packed(_) => self.0.push((format!("{name} (packed)"), Vec::new())),
+        }
+    }
+
     fn projection<B: Backend>(&mut self, name: &str, record: &ProjectionRecord<B>) {
-        self.add(&format!("{name}.weight"), &record.weight);
+        self.weight(&format!("{name}.weight"), &record.weight);
         if let Some(bias) = &record.bias {
             self.add(&format!("{name}.bias"), bias);
         }

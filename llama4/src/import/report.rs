@@ -45,8 +45,10 @@ pub struct LoadReport {
     pub bytes: u64,
     /// Tensors of the vision half, which were skipped.
     pub skipped_vision: usize,
-    /// Loaded tensors by their type on disk; empty for burn's records.
+    /// Loaded parameters by their type on disk; empty for burn's records.
     pub dtypes: BTreeMap<StoredDtype, usize>,
+    /// Weights that should have been packed and stayed floats, because their rows are not whole blocks.
+    pub kept_float: Vec<String>,
     /// Time from the first header to the last tensor.
     pub elapsed: Duration,
 }
@@ -64,9 +66,16 @@ impl fmt::Display for LoadReport {
             self.elapsed.as_secs_f64()
         )?;
         match self.skipped_vision {
-            0 => Ok(()),
-            1 => write!(f, "; 1 vision tensor skipped"),
-            count => write!(f, "; {count} vision tensors skipped"),
+            0 => {}
+            1 => write!(f, "; 1 vision tensor skipped")?,
+            count => write!(f, "; {count} vision tensors skipped")?,
+        }
+        match self.kept_float.as_slice() {
+            [] => Ok(()),
+            [name] => write!(f, "; {name} stays float, its rows are not whole blocks"),
+            [name, more @ ..] => {
+                write!(f, "; {name} and {} more stay float, their rows are not whole blocks", more.len())
+            }
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::nn::Llama4ForCausalLM;
 /// When the type is another one or cannot hold a value, or a file cannot be written.
 pub fn save_hf<B: Backend>(model: &Llama4ForCausalLM<B>, dir: &Path, dtype: DType) -> Result<(), ImportError> {
     let file = dir.join("model.safetensors");
+    refuse_packed(model, &file)?;
     let (name, width) = match dtype {
         DType::BF16 => ("BF16", 2),
         DType::F16 => ("F16", 2),
@@ -61,6 +62,14 @@ pub fn save_hf<B: Backend>(model: &Llama4ForCausalLM<B>, dir: &Path, dtype: DTyp
     written?;
 
     save_config(model, dir, Some(dtype))
+}
+
+/// Packed weights are not turned back into floats that they never were.
+pub(super) fn refuse_packed<B: Backend>(model: &Llama4ForCausalLM<B>, file: &Path) -> Result<(), ImportError> {
+    match model.packed_weights() {
+        0 => Ok(()),
+        packed => Err(ImportError::SavePacked { file: file.to_path_buf(), packed }),
+    }
 }
 
 /// Write a model's `config.json`. `dtype` is that of the weights beside it.

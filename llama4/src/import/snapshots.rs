@@ -2,62 +2,88 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
 use burn_store::{Applier, ApplyError, TensorSnapshot, TensorSnapshotError};
 
+use super::encode::{self, EncodeError};
 use super::experts::{self, Group};
-use super::names::{ExpectedTensor, Layout};
+use super::mapped;
+use super::matrix::Matrix;
+use super::names::Layout;
 use super::plan::{Plan, PlannedTensor};
 use super::report::LoadProgress;
-use super::values::{self, Part, ValuesError};
+use super::storage::Storage;
 use crate::Llama4Config;
 use crate::error::ImportError;
-use crate::nn::Llama4ForCausalLM;
+use crate::nn::{Llama4ForCausalLM, WeightSlot};
+use crate::quant::{PackedTensor, Packing, Weight};
 
 /// A parameter of the model as it is filled: a planned tensor, or one group of its experts.
 struct Source {
     /// Path in the model, without the names of enum variants.
     path: String,
     shape: Vec<usize>,
-    part: Part,
-    tensor: Rc<PlannedTensor>,
+    matrices: Vec<Matrix>,
+    /// `None` for floats.
+    packing: Option<Packing>,
+    /// The file, for messages.
+    file: Arc<Path>,
     /// Bytes on disk.
     bytes: u64,
 }
 
-/// Fill a model tensor by tensor through burn-store: each is read from the mapped file, converted, turned if it holds experts, and
-/// uploaded before the next one is touched, so that no more than one is held on the host.
+/// Fill a model tensor by tensor: each is read from the mapped file, converted or packed, and uploaded before the next one is touched, so
+/// that no more than one is held on the host. What is stored as it is wanted is not even copied where the backend computes on the host.
+///
+/// Packed weights come first, by their place in the model; then the floats, through burn-store.
 pub(super) fn load<B: Backend>(
     config: &Llama4Config,
     plan: &Plan,
+    storage: &Storage,
     place: &Path,
-    dtype: DType,
     device: &B::Device,
     progress: &mut dyn FnMut(LoadProgress<'_>) -> ControlFlow<()>,
 ) -> Result<Llama4ForCausalLM<B>, ImportError> {
     let groups = experts::groups(config);
-    let sources: Vec<Source> =
-        plan.tensors.iter().flat_map(|tensor| sources(&groups, &Rc::new(tensor.clone()))).collect();
-    let bytes = sources.iter().map(|source| (source.path.clone(), source.bytes)).collect();
-    let tensors: HashMap<String, Rc<PlannedTensor>> =
-        sources.iter().map(|source| (source.path.clone(), source.tensor.clone())).collect();
-    let snapshots = sources.into_iter().map(|source| snapshot(source, dtype)).collect();
+    let sources = plan.tensors.iter().flat_map(|tensor| sources(&groups, tensor, storage.packing(tensor)));
+    let (packed, floats): (Vec<Source>, Vec<Source>) = sources.partition(|source| source.packing.is_some());
+    let total = plan.bytes();
+    let mut model = config.init::<B>(device);
+    let mut done = 0;
+    let mut packed: HashMap<String, Source> = packed.into_iter().map(|source| (source.path.clone(), source)).collect();
+    for (path, slot) in model.weight_slots() {
+        let Some(source) = packed.remove(&path) else { continue };
+        if progress(LoadProgress { bytes_done: done, bytes_total: total, name: &path }).is_break() {
+            return Err(ImportError::Cancelled { bytes_done: done, bytes_total: total });
+        }
+        let tensor = pack(&source, device)?;
+        match slot {
+            WeightSlot::Matrix(weight) => *weight = Weight::Packed(tensor),
+            WeightSlot::Experts(weight) => *weight = Weight::Packed(tensor),
+        }
+        done += source.bytes;
+    }
 
+    let bytes = floats.iter().map(|source| (source.path.clone(), source.bytes)).collect();
+    let files: HashMap<String, Arc<Path>> =
+        floats.iter().map(|source| (source.path.clone(), source.file.clone())).collect();
+    let snapshots = floats.into_iter().map(|source| snapshot(source, storage.dtype)).collect();
     // What `ModuleSnapshot::apply` does, but on a model that is owned: `apply` takes it out of a reference and puts it back,
     // which a panic on the way (an allocation that fails on the device) would turn into a double free.
     let mut mapper = Reporting {
         inner: Applier::<B>::new(snapshots, None, None, true),
         path: Vec::new(),
         bytes,
-        done: 0,
-        total: plan.bytes(),
+        done,
+        total,
         cancelled: false,
         progress,
     };
-    let model = config.init::<B>(device).map(&mut mapper);
+    let model = model.map(&mut mapper);
     mapper.report("");
     let Reporting { inner, done, total, cancelled, .. } = mapper;
     if cancelled {
@@ -65,57 +91,67 @@ pub(super) fn load<B: Backend>(
     }
     let result = inner.into_result();
     if let Some(error) = result.errors.first() {
-        return Err(apply_error(error, &tensors, place));
+        return Err(apply_error(error, &files, place));
     }
     // The plan has compared all names already; a difference here means that `names` and `nn` disagree.
-    if !result.missing.is_empty() || !result.unused.is_empty() {
+    if !result.missing.is_empty() || !result.unused.is_empty() || !packed.is_empty() {
         let missing = result.missing.into_iter().map(|(path, _)| path).collect();
-        return Err(ImportError::Names { place: place.to_path_buf(), missing, unexpected: result.unused });
+        let unexpected = result.unused.into_iter().chain(packed.into_keys()).collect();
+        return Err(ImportError::Names { place: place.to_path_buf(), missing, unexpected });
     }
     Ok(model)
 }
 
 /// The parameters that a planned tensor fills.
-fn sources(groups: &[Group], tensor: &Rc<PlannedTensor>) -> Vec<Source> {
-    let ExpectedTensor { name, shape, layout } = &tensor.expected;
-    let stored = tensor.stored.range.len() as u64;
-    match (layout, shape.as_slice()) {
-        (Layout::TurnedExperts, &[experts, rows, columns]) => groups
+fn sources(groups: &[Group], tensor: &PlannedTensor, packing: Option<Packing>) -> Vec<Source> {
+    let PlannedTensor { expected, matrices, file, bytes, .. } = tensor;
+    let [experts, output, input] = expected.matrices();
+    let source = |path: String, shape: Vec<usize>, matrices: &[Matrix], bytes: u64| Source {
+        path,
+        shape,
+        matrices: matrices.to_vec(),
+        packing,
+        file: file.clone(),
+        bytes,
+    };
+    match expected.layout {
+        Layout::TurnedExperts => groups
             .iter()
             .enumerate()
-            .map(|(index, &group)| {
-                let (path, shape, part) = experts::part(name, [experts, rows, columns], index, group);
-                Source {
-                    path,
-                    shape,
-                    part,
-                    tensor: tensor.clone(),
-                    bytes: stored / experts as u64 * group.count as u64,
-                }
+            .map(|(index, &Group { first, count })| {
+                let shape = vec![count, output, input];
+                let bytes = bytes * count as u64 / experts as u64;
+                source(experts::path(&expected.name, index), shape, &matrices[first..first + count], bytes)
             })
             .collect(),
-        _ => vec![Source {
-            path: name.clone(),
-            shape: shape.clone(),
-            part: Part::Whole,
-            tensor: tensor.clone(),
-            bytes: stored,
-        }],
+        Layout::Same => vec![source(expected.name.clone(), expected.shape.clone(), matrices, *bytes)],
     }
+}
+
+/// A packed parameter on the device.
+fn pack<B: Backend>(source: &Source, device: &B::Device) -> Result<PackedTensor<B>, ImportError> {
+    let Some(packing) = source.packing else { unreachable!("sources were parted by it") };
+    let data = match mapped::packed(&source.matrices, packing) {
+        Some(data) => data,
+        None => encode::pack(&source.matrices, packing).map_err(|_| ImportError::NotRepresentable {
+            name: source.path.clone(),
+            packing,
+            file: source.file.to_path_buf(),
+        })?,
+    };
+    Ok(PackedTensor::from_data(data, device))
 }
 
 /// A snapshot that reads its values when they are asked for.
 fn snapshot(source: Source, dtype: DType) -> TensorSnapshot {
-    let Source { path, shape, part, tensor, .. } = source;
+    let Source { path, shape, matrices, .. } = source;
     let path = path.split('.').map(str::to_owned).collect();
     let wanted = shape.clone();
     let read = move || {
-        let stored = &tensor.stored;
-        values::read(stored.bytes(), &stored.dtype, dtype, part, wanted.clone()).map_err(|error| {
+        encode::floats(&matrices, dtype, wanted.clone()).map_err(|error| {
             TensorSnapshotError::DataError(match error {
-                ValuesError::Overflow => OVERFLOW.to_string(),
-                ValuesError::Unsupported => format!("no conversion from {} to {dtype:?}", stored.dtype),
-                ValuesError::Short => "fewer bytes than its shape needs".to_string(),
+                EncodeError::NotRepresentable => OVERFLOW.to_string(),
+                EncodeError::Unsupported => format!("{dtype:?} is no type of floats"),
             })
         })
     };
@@ -125,12 +161,12 @@ fn snapshot(source: Source, dtype: DType) -> TensorSnapshot {
 /// burn-store's errors are text; this one is told from the others.
 const OVERFLOW: &str = "value beyond the range of F16";
 
-fn apply_error(error: &ApplyError, tensors: &HashMap<String, Rc<PlannedTensor>>, place: &Path) -> ImportError {
+fn apply_error(error: &ApplyError, files: &HashMap<String, Arc<Path>>, place: &Path) -> ImportError {
     let (ApplyError::ShapeMismatch { path, .. }
     | ApplyError::DTypeMismatch { path, .. }
     | ApplyError::AdapterError { path, .. }
     | ApplyError::LoadError { path, .. }) = error;
-    let file = tensors.get(path).map_or(place, |tensor| &tensor.stored.file).to_path_buf();
+    let file = files.get(path).map_or(place, |file| file).to_path_buf();
     match error {
         ApplyError::LoadError { message, .. } if message.contains(OVERFLOW) => {
             ImportError::Overflow { name: path.clone(), file }

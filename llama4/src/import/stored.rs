@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::blob::Blob;
+use crate::quant::Packing;
 
 /// The type of a tensor's elements, as its file names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,7 +15,11 @@ pub enum StoredDtype {
     F16,
     /// IEEE single precision.
     F32,
-    /// Anything else, which this library cannot load (yet), under the file's own name for it.
+    /// 8 bits with 4 of exponent and no infinities; such weights come with scales.
+    F8E4m3,
+    /// This library's packed words, with scales.
+    Packed(Packing),
+    /// Anything else, under the file's own name for it.
     Other(String),
 }
 
@@ -25,6 +30,7 @@ impl StoredDtype {
             "BF16" => Self::Bf16,
             "F16" => Self::F16,
             "F32" => Self::F32,
+            "F8_E4M3" => Self::F8E4m3,
             other => Self::Other(other.to_string()),
         }
     }
@@ -34,11 +40,13 @@ impl StoredDtype {
         Some(match self {
             Self::F32 => 32,
             Self::Bf16 | Self::F16 => 16,
+            Self::F8E4m3 => 8,
+            Self::Packed(packing) => packing.bits(),
             Self::Other(name) => match name.as_str() {
                 "F64" | "I64" | "U64" | "C64" => 64,
                 "I32" | "U32" => 32,
                 "I16" | "U16" => 16,
-                "F8_E4M3" | "F8_E5M2" | "F8_E8M0" | "I8" | "U8" | "BOOL" => 8,
+                "F8_E5M2" | "F8_E8M0" | "I8" | "U8" | "BOOL" => 8,
                 "F6_E2M3" | "F6_E3M2" => 6,
                 "F4" => 4,
                 _ => return None,
@@ -46,10 +54,34 @@ impl StoredDtype {
         })
     }
 
+    /// Bytes of an element, if it is a float that can be read.
+    pub(super) fn float_bytes(&self) -> Option<usize> {
+        match self {
+            Self::F32 => Some(4),
+            Self::Bf16 | Self::F16 => Some(2),
+            Self::F8E4m3 => Some(1),
+            Self::Packed(_) | Self::Other(_) => None,
+        }
+    }
+
+    /// The packing that keeps most of what is stored; `None` for floats.
+    pub(super) fn nearest_packing(&self) -> Option<Packing> {
+        match self {
+            Self::Packed(packing) => Some(*packing),
+            _ => None,
+        }
+    }
+
     /// Whether this is how quantised weights are stored.
     pub(super) fn is_quantised(&self) -> bool {
-        matches!(self, Self::Other(name)
-            if ["F8_", "F6_"].iter().any(|prefix| name.starts_with(prefix)) || ["F4", "I8", "U8"].contains(&name.as_str()))
+        match self {
+            Self::F8E4m3 | Self::Packed(_) => true,
+            Self::Other(name) => {
+                ["F8_", "F6_"].iter().any(|prefix| name.starts_with(prefix))
+                    || ["F4", "I8", "U8"].contains(&name.as_str())
+            }
+            _ => false,
+        }
     }
 }
 
@@ -59,6 +91,8 @@ impl fmt::Display for StoredDtype {
             Self::Bf16 => "BF16",
             Self::F16 => "F16",
             Self::F32 => "F32",
+            Self::F8E4m3 => "F8_E4M3",
+            Self::Packed(packing) => packing.as_str(),
             Self::Other(name) => name,
         })
     }

@@ -75,10 +75,10 @@ impl AttentionConfig {
 /// its position's temperature, attend over everything. Cached keys are final: they never change later.
 #[derive(Module, Debug)]
 pub struct Attention<B: Backend> {
-    q_proj: Projection<B>,
-    k_proj: Projection<B>,
-    v_proj: Projection<B>,
-    o_proj: Projection<B>,
+    pub(super) q_proj: Projection<B>,
+    pub(super) k_proj: Projection<B>,
+    pub(super) v_proj: Projection<B>,
+    pub(super) o_proj: Projection<B>,
     head_dim: usize,
     scale: f64,
     uses_rope: bool,

@@ -11,9 +11,9 @@ use crate::error::CacheError;
 /// Llama 4 with its language-model head.
 #[derive(Module, Debug)]
 pub struct Llama4ForCausalLM<B: Backend> {
-    model: Llama4Model<B>,
+    pub(super) model: Llama4Model<B>,
     /// `None` where the head shares the embedding's weight.
-    lm_head: Option<Projection<B>>,
+    pub(super) lm_head: Option<Projection<B>>,
     config: Ignored<Llama4Config>,
 }
 
@@ -39,12 +39,12 @@ impl<B: Backend> Llama4ForCausalLM<B> {
 
     /// Dtype of the activations.
     pub fn dtype(&self) -> DType {
-        self.model.embedding().weight().dtype()
+        self.model.dtype()
     }
 
     /// The device that holds the model.
     pub fn device(&self) -> B::Device {
-        self.model.embedding().weight().device()
+        self.model.device()
     }
 
     /// Set how the model is trained; [`Training::default`] is how it was made.

@@ -34,9 +34,9 @@ pub struct Training {
 #[derive(Module, Debug)]
 pub struct DecoderLayer<B: Backend> {
     input_layernorm: RmsNorm<B>,
-    self_attn: Attention<B>,
+    pub(super) self_attn: Attention<B>,
     post_attention_layernorm: RmsNorm<B>,
-    feed_forward: FeedForward<B>,
+    pub(super) feed_forward: FeedForward<B>,
     /// Share of values dropped from both additions to the residual stream; only ever under autodiff.
     dropout: f64,
 }

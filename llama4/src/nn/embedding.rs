@@ -1,10 +1,12 @@
 use burn::config::Config;
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::nn::Initializer;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 
+use super::projection::linear;
 use crate::ops;
+use crate::quant::Weight;
 
 /// Configuration of [`TokenEmbedding`].
 #[derive(Config, Debug)]
@@ -21,22 +23,27 @@ pub struct TokenEmbeddingConfig {
 impl TokenEmbeddingConfig {
     /// An embedding with random rows.
     pub fn init<B: Backend>(&self, device: &B::Device) -> TokenEmbedding<B> {
-        TokenEmbedding { weight: self.initializer.init([self.vocab, self.hidden], device) }
+        TokenEmbedding { weight: Weight::Float(self.initializer.init([self.vocab, self.hidden], device)) }
     }
 }
 
 /// One row per token, not scaled and without positions: `x = E[ids]`, E `[vocab, hidden]`.
 #[derive(Module, Debug)]
 pub struct TokenEmbedding<B: Backend> {
-    weight: Param<Tensor<B, 2>>,
+    pub(super) weight: Weight<B, 2>,
 }
 
 impl<B: Backend> TokenEmbedding<B> {
+    /// Rows of a packed embedding are looked up packed; no more than they is ever unpacked.
+    ///
     /// # Shapes
     /// - ids: `[tokens]`
-    /// - output: `[tokens, hidden]`
+    /// - output: `[tokens, hidden]`, of the type of the weight, `f32` where it is packed
     pub fn forward(&self, ids: Tensor<B, 1, Int>) -> Tensor<B, 2> {
-        self.weight.val().select(0, ids)
+        match &self.weight {
+            Weight::Float(weight) => weight.val().select(0, ids),
+            Weight::Packed(packed) => ops::packed_select(packed, ids),
+        }
     }
 
     /// The embedding used as the head of a model that ties the two: `x Eᵀ`.
@@ -45,11 +52,11 @@ impl<B: Backend> TokenEmbedding<B> {
     /// - x: `[tokens, hidden]`
     /// - output: `[tokens, vocab]`
     pub fn logits(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        ops::linear(x, self.weight.val())
+        linear(x, &self.weight)
     }
 
     /// The rows, `[vocab, hidden]`.
-    pub fn weight(&self) -> Tensor<B, 2> {
-        self.weight.val()
+    pub fn weight(&self) -> &Weight<B, 2> {
+        &self.weight
     }
 }

@@ -30,9 +30,9 @@ impl MlpConfig {
 /// SwiGLU: `y = W_down (silu(W_gate x) · W_up x)`. Both the dense feed-forward and the shared expert.
 #[derive(Module, Debug)]
 pub struct Mlp<B: Backend> {
-    gate_proj: Projection<B>,
-    up_proj: Projection<B>,
-    down_proj: Projection<B>,
+    pub(super) gate_proj: Projection<B>,
+    pub(super) up_proj: Projection<B>,
+    pub(super) down_proj: Projection<B>,
 }
 
 impl<B: Backend> Mlp<B> {

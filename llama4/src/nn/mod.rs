@@ -16,6 +16,7 @@ mod norm;
 mod output;
 mod projection;
 mod rope;
+mod weights;
 
 pub use attention::{Attention, AttentionConfig};
 pub use batch::{SequenceTokens, TokenBatch};
@@ -35,3 +36,4 @@ pub(crate) use causal_lm::Llama4ForCausalLMRecord;
 pub(crate) use decoder_layer::FeedForwardRecord;
 pub(crate) use mlp::MlpRecord;
 pub(crate) use projection::ProjectionRecord;
+pub(crate) use weights::WeightSlot;

@@ -1,6 +1,6 @@
 use burn::module::{Ignored, Module};
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{DType, FloatDType, Tensor};
 
 use super::output::Trace;
 use super::{
@@ -14,8 +14,8 @@ use crate::error::CacheError;
 /// The decoder without its head: embedding, layers, final norm.
 #[derive(Module, Debug)]
 pub struct Llama4Model<B: Backend> {
-    embed_tokens: TokenEmbedding<B>,
-    layers: Vec<DecoderLayer<B>>,
+    pub(super) embed_tokens: TokenEmbedding<B>,
+    pub(super) layers: Vec<DecoderLayer<B>>,
     norm: RmsNorm<B>,
     frequencies: Ignored<Vec<f64>>,
 }
@@ -68,7 +68,8 @@ impl<B: Backend> Llama4Model<B> {
         let spans = cache.spans(&batch.sequences)?;
         let context = StepContext::new(config, &self.frequencies.0, spans, &batch.tokens.device());
 
-        let mut hidden = self.embed_tokens.forward(batch.tokens.clone());
+        let dtype: FloatDType = self.dtype().into();
+        let mut hidden = self.embed_tokens.forward(batch.tokens.clone()).cast(dtype);
         let mut kept = Vec::new();
         let mut traced = trace.then(Trace::default);
         for (index, layer) in self.layers.iter().enumerate() {
@@ -96,6 +97,16 @@ impl<B: Backend> Llama4Model<B> {
     /// The final norm. `[tokens, hidden]` to the same.
     pub fn normalize(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
         self.norm.forward(hidden)
+    }
+
+    /// Dtype of the activations: that of the norms, which are never packed.
+    pub fn dtype(&self) -> DType {
+        self.norm.weight().dtype()
+    }
+
+    /// The device that holds the model.
+    pub fn device(&self) -> B::Device {
+        self.norm.weight().device()
     }
 
     /// The token embedding.

@@ -53,4 +53,9 @@ impl<B: Backend> RmsNorm<B> {
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         rms_normalize(x, self.epsilon) * self.weight.val().unsqueeze()
     }
+
+    /// The weight, `[width]`.
+    pub fn weight(&self) -> Tensor<B, 1> {
+        self.weight.val()
+    }
 }

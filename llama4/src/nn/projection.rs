@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use crate::ops;
+use crate::quant::Weight;
 
 /// Configuration of [`Projection`].
 #[derive(Config, Debug)]
@@ -25,7 +26,7 @@ impl ProjectionConfig {
     /// A projection with random weight and zero bias.
     pub fn init<B: Backend>(&self, device: &B::Device) -> Projection<B> {
         Projection {
-            weight: self.initializer.init([self.output, self.input], device),
+            weight: Weight::Float(self.initializer.init([self.output, self.input], device)),
             bias: self.bias.then(|| Initializer::Zeros.init([self.output], device)),
         }
     }
@@ -37,7 +38,7 @@ impl ProjectionConfig {
 /// quantisation along `in` and the files on disk have in common.
 #[derive(Module, Debug)]
 pub struct Projection<B: Backend> {
-    weight: Param<Tensor<B, 2>>,
+    pub(super) weight: Weight<B, 2>,
     bias: Option<Param<Tensor<B, 1>>>,
 }
 
@@ -46,7 +47,7 @@ impl<B: Backend> Projection<B> {
     /// - x: `[tokens, in]`
     /// - output: `[tokens, out]`
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let y = ops::linear(x, self.weight.val());
+        let y = linear(x, &self.weight);
         match &self.bias {
             Some(bias) => y + bias.val().unsqueeze(),
             None => y,
@@ -54,7 +55,15 @@ impl<B: Backend> Projection<B> {
     }
 
     /// The weight, `[out, in]`.
-    pub fn weight(&self) -> Tensor<B, 2> {
-        self.weight.val()
+    pub fn weight(&self) -> &Weight<B, 2> {
+        &self.weight
+    }
+}
+
+/// `x Wᵀ`, whatever the weight is.
+pub(super) fn linear<B: Backend>(x: Tensor<B, 2>, weight: &Weight<B, 2>) -> Tensor<B, 2> {
+    match weight {
+        Weight::Float(weight) => ops::linear(x, weight.val()),
+        Weight::Packed(packed) => ops::packed_linear(x, packed),
     }
 }

@@ -4,8 +4,14 @@
 //! the comparison fails and the plain definition runs, as it must: that is what gets differentiated.
 
 #[cfg(not(feature = "ndarray"))]
-use burn::tensor::Tensor;
+use std::ops::Range;
+
 use burn::tensor::backend::Backend;
+#[cfg(not(feature = "ndarray"))]
+use burn::tensor::{Int, Tensor};
+
+#[cfg(not(feature = "ndarray"))]
+use crate::quant::PackedTensor;
 
 /// What runs an operation on some backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,8 +24,8 @@ pub struct ActiveKernels {
 
 /// Which implementation of each operation runs on `B`.
 pub fn active_kernels<B: Backend>() -> Vec<ActiveKernels> {
-    let rows = row_kernel::<B>();
-    [("linear, up to 8 rows", rows), ("grouped linear, up to 8 rows a group", rows)]
+    let (rows, packed) = (row_kernel::<B>(), packed_kernel::<B>());
+    [("linear, up to 8 rows", rows), ("grouped linear, up to 8 rows a group", rows), ("packed linear", packed)]
         .into_iter()
         .chain([("linear, more rows", "plain"), ("attention", "plain")])
         .map(|(operation, implementation)| ActiveKernels { operation, implementation })
@@ -28,6 +34,11 @@ pub fn active_kernels<B: Backend>() -> Vec<ActiveKernels> {
 
 #[cfg(not(feature = "ndarray"))]
 fn row_kernel<B: Backend>() -> &'static str {
+    "plain"
+}
+
+#[cfg(not(feature = "ndarray"))]
+fn packed_kernel<B: Backend>() -> &'static str {
     "plain"
 }
 
@@ -46,6 +57,25 @@ pub(super) fn grouped_linear<B: Backend>(
 }
 
 #[cfg(not(feature = "ndarray"))]
+pub(super) fn packed_grouped_linear<B: Backend>(
+    _x: &Tensor<B, 2>,
+    _weights: &PackedTensor<B>,
+    _counts: &[usize],
+) -> Option<Tensor<B, 2>> {
+    None
+}
+
+#[cfg(not(feature = "ndarray"))]
+pub(super) fn packed_select<B: Backend>(_weight: &PackedTensor<B>, _ids: &Tensor<B, 1, Int>) -> Option<Tensor<B, 2>> {
+    None
+}
+
+#[cfg(not(feature = "ndarray"))]
+pub(super) fn unpack_rows<B: Backend>(_weight: &PackedTensor<B>, _rows: Range<usize>) -> Option<Tensor<B, 2>> {
+    None
+}
+
+#[cfg(not(feature = "ndarray"))]
 pub(crate) fn shared<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Tensor<B, D> {
     tensor
 }
@@ -54,19 +84,21 @@ pub(crate) fn shared<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Tensor
 pub(crate) use on_ndarray::shared;
 
 #[cfg(feature = "ndarray")]
-use on_ndarray::row_kernel;
+pub(super) use on_ndarray::{grouped_linear, linear, packed_grouped_linear, packed_select, unpack_rows};
 #[cfg(feature = "ndarray")]
-pub(super) use on_ndarray::{grouped_linear, linear};
+use on_ndarray::{packed_kernel, row_kernel};
 
 #[cfg(feature = "ndarray")]
 mod on_ndarray {
     use std::any::{Any, TypeId};
+    use std::ops::Range;
 
     use burn::tensor::backend::Backend;
-    use burn::tensor::{Tensor, TensorPrimitive};
+    use burn::tensor::{Int, Tensor, TensorPrimitive};
     use burn_ndarray::NdArrayTensor;
 
-    use crate::ops::cpu;
+    use crate::ops::cpu::{self, PackedRows};
+    use crate::quant::PackedTensor;
 
     pub(super) fn row_kernel<B: Backend>() -> &'static str {
         if runs_on::<B>() { cpu::instructions() } else { "plain" }
@@ -84,6 +116,34 @@ mod on_ndarray {
         counts: &[usize],
     ) -> Option<Tensor<B, 2>> {
         wrap(cpu::row_product(&primitive(x)?, &primitive(weights)?, counts)?)
+    }
+
+    pub(super) fn packed_kernel<B: Backend>() -> &'static str {
+        if runs_on::<B>() { "unpacked row by row" } else { "plain" }
+    }
+
+    pub(in crate::ops) fn packed_grouped_linear<B: Backend>(
+        x: &Tensor<B, 2>,
+        weights: &PackedTensor<B>,
+        counts: &[usize],
+    ) -> Option<Tensor<B, 2>> {
+        wrap(cpu::packed_row_product(&primitive(x)?, &packed(weights)?, counts)?)
+    }
+
+    pub(in crate::ops) fn packed_select<B: Backend>(
+        weight: &PackedTensor<B>,
+        ids: &Tensor<B, 1, Int>,
+    ) -> Option<Tensor<B, 2>> {
+        let weight = packed(weight)?;
+        let ids: Vec<usize> = ids.to_data().iter::<i64>().map(usize::try_from).collect::<Result<_, _>>().ok()?;
+        wrap(cpu::unpack_rows(&weight, ids)?)
+    }
+
+    pub(in crate::ops) fn unpack_rows<B: Backend>(
+        weight: &PackedTensor<B>,
+        rows: Range<usize>,
+    ) -> Option<Tensor<B, 2>> {
+        wrap(cpu::unpack_rows(&packed(weight)?, rows.collect())?)
     }
 
     /// The tensor in memory that its clones share.
@@ -114,6 +174,21 @@ mod on_ndarray {
             }
             TensorPrimitive::QFloat(_) => None,
         }
+    }
+
+    /// A packed weight's words, where they are burn-ndarray's.
+    fn packed<B: Backend>(weight: &PackedTensor<B>) -> Option<PackedRows> {
+        if TypeId::of::<B::IntTensorPrimitive>() != TypeId::of::<NdArrayTensor>() || !runs_on::<B>() {
+            return None;
+        }
+        let words = |tensor: Tensor<B, 2, Int>| -> Option<NdArrayTensor> {
+            (Box::new(tensor.into_primitive()) as Box<dyn Any>).downcast().ok().map(|primitive| *primitive)
+        };
+        let scales = match weight.scales() {
+            Some(scales) => Some(words(scales)?),
+            None => None,
+        };
+        Some(PackedRows { packing: weight.packing(), columns: weight.columns(), words: words(weight.words())?, scales })
     }
 
     /// Back to the caller's backend.

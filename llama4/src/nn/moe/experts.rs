@@ -1,5 +1,5 @@
 use burn::config::Config;
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::nn::Initializer;
 use burn::tensor::activation::{sigmoid, silu};
 use burn::tensor::backend::Backend;
@@ -7,6 +7,7 @@ use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 
 use super::Routing;
 use crate::ops;
+use crate::quant::Weight;
 
 /// Elements that one tensor of experts may hold: 2²⁸, 1 GiB in `f32`. wgpu binds between 128 MiB and 4 GiB at once, and kernels
 /// index with 32 bits.
@@ -40,8 +41,9 @@ impl ExpertsConfig {
             .group_sizes()
             .into_iter()
             .map(|size| ExpertGroup {
-                gate_up_proj: normal.init([size, 2 * self.intermediate, self.hidden], device),
-                down_proj: normal.init([size, self.hidden, self.intermediate], device),
+                gate_up_proj: Weight::Float(normal.init([size, 2 * self.intermediate, self.hidden], device)),
+                down_proj: Weight::Float(normal.init([size, self.hidden, self.intermediate], device)),
+                experts: size,
             })
             .collect();
         Experts { groups }
@@ -54,15 +56,16 @@ impl ExpertsConfig {
 #[derive(Module, Debug)]
 pub struct ExpertGroup<B: Backend> {
     /// `[experts, 2 * intermediate, hidden]`, the gate's rows first, then up's.
-    gate_up_proj: Param<Tensor<B, 3>>,
+    pub(in crate::nn) gate_up_proj: Weight<B, 3>,
     /// `[experts, hidden, intermediate]`.
-    down_proj: Param<Tensor<B, 3>>,
+    pub(in crate::nn) down_proj: Weight<B, 3>,
+    experts: usize,
 }
 
 /// The routed experts: `Expert_e(z) = D_e (silu(G_e z) · U_e z)`, each run only for the tokens that chose it.
 #[derive(Module, Debug)]
 pub struct Experts<B: Backend> {
-    groups: Vec<ExpertGroup<B>>,
+    pub(in crate::nn) groups: Vec<ExpertGroup<B>>,
 }
 
 impl<B: Backend> Experts<B> {
@@ -114,7 +117,7 @@ impl<B: Backend> Experts<B> {
         let scores = (sigmoid(routing.logits.clone()) * chosen).cast(dtype);
         let mut first = 0;
         let outputs = self.groups.iter().map(|group| {
-            let size = group.gate_up_proj.dims()[0];
+            let size = group.experts;
             let scores = scores.clone().narrow(1, first, size).swap_dims(0, 1).unsqueeze_dim::<3>(2);
             first += size;
             group.forward_all(x.clone().unsqueeze_dim::<3>(0) * scores)
@@ -128,7 +131,7 @@ impl<B: Backend> Experts<B> {
         let (mut first, mut start) = (0, 0);
         let mut outputs = Vec::new();
         for group in &self.groups {
-            let size = group.gate_up_proj.dims()[0];
+            let size = group.experts;
             let mut counts = vec![0; size];
             for &expert in &experts[start..] {
                 if expert >= first + size {
@@ -151,21 +154,41 @@ impl<B: Backend> ExpertGroup<B> {
     /// Each expert on its own `[rows, hidden]` of `x [experts, rows, hidden]`, summed over the experts.
     fn forward_all(&self, x: Tensor<B, 3>) -> Tensor<B, 2> {
         let [_, rows, hidden] = x.dims();
-        let intermediate = self.down_proj.dims()[2];
-        let gate_up = x.matmul(self.gate_up_proj.val().swap_dims(1, 2));
+        let intermediate = self.down_proj.columns();
+        let gate_up = stacked_linear(x, &self.gate_up_proj);
         let gate = gate_up.clone().narrow(2, 0, intermediate);
         let up = gate_up.narrow(2, intermediate, intermediate);
-        let y = (silu(gate) * up).matmul(self.down_proj.val().swap_dims(1, 2));
+        let y = stacked_linear(silu(gate) * up, &self.down_proj);
         y.sum_dim(0).reshape([rows, hidden])
     }
 
     /// `x [rows, hidden]`, sorted by expert, `counts` rows for each.
     fn forward(&self, x: Tensor<B, 2>, counts: &[usize]) -> Tensor<B, 2> {
-        let intermediate = self.down_proj.dims()[2];
-        let gate_up = ops::grouped_linear(x, self.gate_up_proj.val(), counts);
+        let intermediate = self.down_proj.columns();
+        let gate_up = grouped_linear(x, &self.gate_up_proj, counts);
         let gate = gate_up.clone().narrow(1, 0, intermediate);
         let up = gate_up.narrow(1, intermediate, intermediate);
-        ops::grouped_linear(silu(gate) * up, self.down_proj.val(), counts)
+        grouped_linear(silu(gate) * up, &self.down_proj, counts)
+    }
+}
+
+/// Each group's rows of `x [rows, in]` with its own weight.
+fn grouped_linear<B: Backend>(x: Tensor<B, 2>, weight: &Weight<B, 3>, counts: &[usize]) -> Tensor<B, 2> {
+    match weight {
+        Weight::Float(weight) => ops::grouped_linear(x, weight.val(), counts),
+        Weight::Packed(packed) => ops::packed_grouped_linear(x, packed, counts),
+    }
+}
+
+/// Every expert on its own `[rows, in]` of `x [experts, rows, in]`.
+fn stacked_linear<B: Backend>(x: Tensor<B, 3>, weight: &Weight<B, 3>) -> Tensor<B, 3> {
+    match weight {
+        Weight::Float(weight) => x.matmul(weight.val().swap_dims(1, 2)),
+        Weight::Packed(packed) => {
+            let [experts, rows, input] = x.dims();
+            let y = ops::packed_grouped_linear(x.reshape([experts * rows, input]), packed, &vec![rows; experts]);
+            y.reshape([experts, rows, packed.rows() / experts])
+        }
     }
 }
 

@@ -45,8 +45,8 @@ impl MoeConfig {
 #[derive(Module, Debug)]
 pub struct Moe<B: Backend> {
     router: Router<B>,
-    experts: Experts<B>,
-    shared_expert: Mlp<B>,
+    pub(in crate::nn) experts: Experts<B>,
+    pub(in crate::nn) shared_expert: Mlp<B>,
     /// Run every expert on all tokens.
     every_expert: bool,
 }

@@ -1,0 +1,75 @@
+use burn::module::{Module, ModuleVisitor};
+use burn::tensor::backend::Backend;
+
+use super::{FeedForward, Llama4ForCausalLM, Mlp};
+use crate::quant::Weight;
+
+/// A weight that can be packed, where it is.
+pub(crate) enum WeightSlot<'a, B: Backend> {
+    /// A projection, the embedding or the head.
+    Matrix(&'a mut Weight<B, 2>),
+    /// One product of a group of experts.
+    Experts(&'a mut Weight<B, 3>),
+}
+
+/// Counts packed tensors.
+struct PackedWeights(usize);
+
+impl<B: Backend> ModuleVisitor<B> for PackedWeights {
+    fn enter_module(&mut self, _name: &str, container_type: &str) {
+        self.0 += usize::from(container_type == "Struct:PackedTensor");
+    }
+}
+
+impl<B: Backend> Llama4ForCausalLM<B> {
+    /// Number of weights that are packed.
+    pub fn packed_weights(&self) -> usize {
+        let mut packed = PackedWeights(0);
+        self.visit(&mut packed);
+        packed.0
+    }
+
+    /// Every weight that can be packed, by its path in the model, in the model's order.
+    pub(crate) fn weight_slots(&mut self) -> Vec<(String, WeightSlot<'_, B>)> {
+        let mut slots =
+            vec![("model.embed_tokens.weight".to_string(), WeightSlot::Matrix(&mut self.model.embed_tokens.weight))];
+        for (index, layer) in self.model.layers.iter_mut().enumerate() {
+            let layer_name = format!("model.layers.{index}");
+            let attention = &mut layer.self_attn;
+            for (name, projection) in [
+                ("q_proj", &mut attention.q_proj),
+                ("k_proj", &mut attention.k_proj),
+                ("v_proj", &mut attention.v_proj),
+                ("o_proj", &mut attention.o_proj),
+            ] {
+                let name = format!("{layer_name}.self_attn.{name}.weight");
+                slots.push((name, WeightSlot::Matrix(&mut projection.weight)));
+            }
+            let feed_forward = format!("{layer_name}.feed_forward");
+            match &mut layer.feed_forward {
+                FeedForward::Dense(mlp) => add_mlp(&mut slots, &feed_forward, mlp),
+                FeedForward::Moe(moe) => {
+                    for (group, experts) in moe.experts.groups.iter_mut().enumerate() {
+                        let group = format!("{feed_forward}.experts.groups.{group}");
+                        let gate_up = WeightSlot::Experts(&mut experts.gate_up_proj);
+                        slots.push((format!("{group}.gate_up_proj"), gate_up));
+                        slots.push((format!("{group}.down_proj"), WeightSlot::Experts(&mut experts.down_proj)));
+                    }
+                    add_mlp(&mut slots, &format!("{feed_forward}.shared_expert"), &mut moe.shared_expert);
+                }
+            }
+        }
+        if let Some(head) = &mut self.lm_head {
+            slots.push(("lm_head.weight".to_string(), WeightSlot::Matrix(&mut head.weight)));
+        }
+        slots
+    }
+}
+
+fn add_mlp<'a, B: Backend>(slots: &mut Vec<(String, WeightSlot<'a, B>)>, module: &str, mlp: &'a mut Mlp<B>) {
+    for (name, projection) in
+        [("gate_proj", &mut mlp.gate_proj), ("up_proj", &mut mlp.up_proj), ("down_proj", &mut mlp.down_proj)]
+    {
+        slots.push((format!("{module}.{name}.weight"), WeightSlot::Matrix(&mut projection.weight)));
+    }
+}
