@@ -1,5 +1,6 @@
 //! A model as a command line names it: a folder, or the demo model that is part of the program.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use anyhow::{Result, anyhow};
@@ -8,14 +9,14 @@ use burn::tensor::backend::Backend;
 use llama4::config::{GenerationConfig, PipelineConfig};
 use llama4::error::{ImportError, TextError};
 use llama4::generate::SamplingParams;
-use llama4::import::{Checkpoint, EmbeddedModel, LoadOptions, ModelSource};
+use llama4::import::{Checkpoint, EmbeddedModel, LoadOptions, LoadProgress, ModelSource, StoredDtype};
 use llama4::text::{ChatTemplate, Tokenizer};
 use llama4::{Llama4Config, Llama4ForCausalLM};
 
-use crate::args::{ModelArgs, Precision};
+use crate::args::{ModelArgs, Precision, WeightArgs};
 use crate::exit::{Stopped, usage};
 use crate::interrupt::Watch;
-use crate::output::Output;
+use crate::output::{Bar, Output};
 
 macro_rules! demo_file {
     ($name:literal) => {
@@ -55,6 +56,40 @@ pub(crate) fn tokenizer(source: &ModelSource) -> Result<Tokenizer, TextError> {
         ModelSource::Directory(dir) => Tokenizer::from_dir(dir),
         ModelSource::Embedded(files) => Tokenizer::from_bytes(files.tokenizer_json.unwrap_or_default()),
     }
+}
+
+/// Shows progress on a bar, and has the work stopped by Ctrl-C.
+pub(crate) fn follow<'a>(
+    bar: &'a Bar,
+    message: &'a str,
+    watch: &'a Watch,
+) -> impl FnMut(LoadProgress<'_>) -> ControlFlow<()> + 'a {
+    |progress| {
+        bar.at(message, progress.bytes_done, progress.bytes_total);
+        if watch.pressed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+/// An error of the library; that Ctrl-C was pressed is none.
+pub(crate) fn stopped(error: ImportError) -> anyhow::Error {
+    match error {
+        ImportError::Cancelled { .. } => anyhow!(Stopped(error.to_string())),
+        error => error.into(),
+    }
+}
+
+/// What a user should know about weights that did not become what was asked for, or not without loss.
+pub(crate) fn losses(kept_float: &[String], requantised: &BTreeMap<StoredDtype, usize>) -> Option<String> {
+    let mut said = Vec::new();
+    if let Some(first) = kept_float.first() {
+        let count = kept_float.len();
+        said.push(format!("{count} weights stay float, their rows are not whole blocks of 32 (the first is {first})"));
+    }
+    if !requantised.is_empty() {
+        let kinds: Vec<String> = requantised.iter().map(|(dtype, count)| format!("{count} {dtype}")).collect();
+        said.push(format!("quantised again, from another kind of blocks to ours: {} tensors", kinds.join(", ")));
+    }
+    (!said.is_empty()).then(|| said.join("; "))
 }
 
 /// A model whose files are found and whose configuration is read, but whose weights are not.
@@ -181,28 +216,29 @@ impl Model {
     /// Load the weights, with a bar. Ctrl-C stops it.
     pub(crate) fn load<B: Backend>(
         &self,
-        precision: Option<Precision>,
+        weights: WeightArgs,
         device: &B::Device,
         watch: &Watch,
         output: &Output,
     ) -> Result<Llama4ForCausalLM<B>> {
-        let dtype = self.dtype::<B>(precision, device);
+        let dtype = self.dtype::<B>(weights.dtype, device);
         let bar = output.bytes_bar();
         let message = format!("Loading {}", self.name());
         let loaded = self.checkpoint.load::<B>(
-            &LoadOptions { dtype: Some(dtype), ..LoadOptions::default() },
-            device,
-            |progress| {
-                bar.at(&message, progress.bytes_done, progress.bytes_total);
-                if watch.pressed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            &LoadOptions {
+                dtype: Some(dtype),
+                quantization: weights.quantize.quantization(),
+                ..LoadOptions::default()
             },
+            device,
+            follow(&bar, &message, watch),
         );
         drop(bar);
-        let loaded = loaded.map_err(|error| match error {
-            ImportError::Cancelled { .. } => anyhow!(Stopped(error.to_string())),
-            error => error.into(),
-        })?;
+        let loaded = loaded.map_err(stopped)?;
         tracing::info!("{} runs in {}", self.name(), dtype.name());
+        if let Some(loss) = losses(&loaded.report.kept_float, &loaded.report.requantised) {
+            output.note(loss);
+        }
         Ok(loaded.model)
     }
 }

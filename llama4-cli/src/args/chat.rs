@@ -1,4 +1,4 @@
-use super::{BackendArgs, ModelArgs, SamplingArgs};
+use super::{BackendArgs, ModelArgs, SamplingArgs, WeightArgs};
 
 /// Talk to a model
 ///
@@ -20,6 +20,8 @@ pub(crate) struct ChatArgs {
     pub(crate) context: Option<usize>,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) weights: WeightArgs,
     #[command(flatten)]
     pub(crate) backend: BackendArgs,
 }

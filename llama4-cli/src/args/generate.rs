@@ -1,4 +1,4 @@
-use super::{BackendArgs, Ids, ModelArgs, SamplingArgs};
+use super::{BackendArgs, Ids, ModelArgs, SamplingArgs, WeightArgs};
 
 /// Continue text
 ///
@@ -16,6 +16,8 @@ pub(crate) struct GenerateArgs {
     pub(crate) sampling: SamplingArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+    #[command(flatten)]
+    pub(crate) weights: WeightArgs,
     #[command(flatten)]
     pub(crate) backend: BackendArgs,
 }

@@ -11,6 +11,9 @@ pub(crate) struct InspectArgs {
     /// Context lengths to give the size of the key-value cache for, as in 4096,131072
     #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
     pub(crate) context: Vec<usize>,
+    /// Compare every file with its checksum, where the checkpoint has some: `import` writes them
+    #[arg(long)]
+    pub(crate) verify: bool,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,

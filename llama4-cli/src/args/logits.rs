@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use llama4::config::ReturnHiddenStates;
 
-use super::{BackendArgs, Ids, ModelArgs};
+use super::{BackendArgs, Ids, ModelArgs, WeightArgs};
 
 /// Write a model's logits to a file
 ///
@@ -22,6 +22,8 @@ pub(crate) struct LogitsArgs {
     /// Hidden states to write too: none, last, last-per-device, all, all-normalized, or selected-layers:I,J,…
     #[arg(long, value_name = "MODE", default_value_t)]
     pub(crate) hidden_states: ReturnHiddenStates,
+    #[command(flatten)]
+    pub(crate) weights: WeightArgs,
     #[command(flatten)]
     pub(crate) backend: BackendArgs,
 }

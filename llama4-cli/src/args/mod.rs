@@ -5,11 +5,13 @@ mod completions;
 mod devices;
 mod generate;
 mod ids;
+mod import;
 mod inspect;
 mod logits;
 mod model;
 mod perplexity;
 mod sampling;
+mod synth;
 mod tokenize;
 #[cfg(feature = "train")]
 mod train;
@@ -19,11 +21,13 @@ pub(crate) use completions::CompletionsArgs;
 pub(crate) use devices::DevicesArgs;
 pub(crate) use generate::{GenerateArgs, PromptArgs};
 pub(crate) use ids::Ids;
+pub(crate) use import::ImportArgs;
 pub(crate) use inspect::InspectArgs;
 pub(crate) use logits::LogitsArgs;
-pub(crate) use model::{BackendArgs, ModelArgs, Precision};
+pub(crate) use model::{BackendArgs, ModelArgs, Precision, QuantizeArgs, WeightArgs};
 pub(crate) use perplexity::PerplexityArgs;
 pub(crate) use sampling::SamplingArgs;
+pub(crate) use synth::{Preset as SynthPreset, SynthArgs};
 pub(crate) use tokenize::TokenizeArgs;
 #[cfg(feature = "train")]
 pub(crate) use train::TrainArgs;
@@ -51,6 +55,7 @@ Examples:
   llama4-cli generate --prompt 'It was a dark night'  … or yours
   llama4-cli chat --model ./Llama-4-Scout             talk to a model on disk
   llama4-cli inspect --model ./Llama-4-Scout          see what is in a checkpoint
+  llama4-cli import --model ./Llama-4-Scout --quantize q4 --output ./Scout-q4
 
 Exit codes: 0 success, 1 the run failed, 2 wrong usage, 130 stopped by Ctrl-C.
 `llama4-cli COMMAND --help` explains a command with examples.";
@@ -76,6 +81,8 @@ pub(crate) enum Command {
     Perplexity(PerplexityArgs),
     Tokenize(TokenizeArgs),
     Inspect(InspectArgs),
+    Import(ImportArgs),
+    Synth(SynthArgs),
     Devices(DevicesArgs),
     #[cfg(feature = "train")]
     Train(TrainArgs),

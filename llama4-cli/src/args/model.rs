@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use llama4::quant::{Packing, Quantization};
 
 use crate::backend::BackendKind;
 
@@ -21,9 +22,70 @@ pub(crate) struct BackendArgs {
     /// What computes. The default is the fastest one that this program was built with
     #[arg(long, value_enum, value_name = "NAME", default_value_t)]
     pub(crate) backend: BackendKind,
-    /// Type of weights and activations. The default is the checkpoint's own where the backend has it, else f32
+}
+
+/// How weights are held.
+#[derive(Debug, Clone, Copy, clap::Args)]
+#[command(next_help_heading = "Weights")]
+pub(crate) struct WeightArgs {
+    /// Type of activations, and of weights that are not quantised. The default is the checkpoint's own where the backend
+    /// has it, else f32
     #[arg(long, value_enum, value_name = "TYPE")]
     pub(crate) dtype: Option<Precision>,
+    #[command(flatten)]
+    pub(crate) quantize: QuantizeArgs,
+}
+
+/// What is quantised.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct QuantizeArgs {
+    /// Quantise projections and experts to 8 or 4 bits, in blocks of 32. Without it quantised weights stay as they are,
+    /// and so do floats
+    #[arg(long, value_enum, value_name = "BITS", help_heading = "Weights")]
+    pub(crate) quantize: Option<Bits>,
+    /// The same for the head [default with --quantize: q8]
+    #[arg(long, value_enum, value_name = "TYPE", requires = "quantize", help_heading = "Weights")]
+    pub(crate) head: Option<Storage>,
+    /// The same for the embedding, whose rows are only looked up [default with --quantize: bf16]
+    #[arg(long, value_enum, value_name = "TYPE", requires = "quantize", help_heading = "Weights")]
+    pub(crate) embedding: Option<Storage>,
+}
+
+/// Bits of a quantised weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Bits {
+    /// 8 bits, as GGUF's Q8_0
+    Q8,
+    /// 4 bits, as GGUF's Q4_0
+    Q4,
+}
+
+/// How head and embedding are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Storage {
+    /// 8 bits
+    Q8,
+    /// 4 bits
+    Q4,
+    /// 16 bits
+    Bf16,
+}
+
+impl QuantizeArgs {
+    pub(crate) fn quantization(self) -> Option<Quantization> {
+        let mut quantization = match self.quantize? {
+            Bits::Q8 => Quantization::q8(),
+            Bits::Q4 => Quantization::q4(),
+        };
+        let packing = |storage| match storage {
+            Storage::Q8 => Packing::Q8,
+            Storage::Q4 => Packing::Q4,
+            Storage::Bf16 => Packing::Bf16,
+        };
+        quantization.head = self.head.map_or(quantization.head, packing);
+        quantization.embedding = self.embedding.map_or(quantization.embedding, packing);
+        Some(quantization)
+    }
 }
 
 /// Types a model can run in.

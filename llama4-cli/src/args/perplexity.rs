@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use super::{BackendArgs, ModelArgs};
+use super::{BackendArgs, ModelArgs, WeightArgs};
 
 /// Measure how well a model predicts a text
 ///
@@ -29,6 +29,8 @@ pub(crate) struct PerplexityArgs {
     /// Print one line of JSON
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) weights: WeightArgs,
     #[command(flatten)]
     pub(crate) backend: BackendArgs,
 }

@@ -6,7 +6,7 @@ use llama4::generate::{Event, FinishReason, Request, SamplingParams, Session, St
 use llama4::text::{ChatTemplate, Tokenizer};
 
 use super::sampling::{statistics, with_seed};
-use crate::args::{ChatArgs, Precision};
+use crate::args::{ChatArgs, WeightArgs};
 use crate::backend::{self, Task};
 use crate::conversation::{Conversation, HELP, Line};
 use crate::exit::{Outcome, usage};
@@ -32,8 +32,8 @@ pub(super) fn run(args: ChatArgs, output: &Output) -> Result<Outcome> {
     };
     let conversation = Conversation::new(args.system);
     let lines = Lines::open()?;
-    let (kind, precision) = (args.backend.backend, args.backend.dtype);
-    let chat = Chat { model, tokenizer, template, sampling, stop, context, precision, conversation, lines, output };
+    let (kind, weights) = (args.backend.backend, args.weights);
+    let chat = Chat { model, tokenizer, template, sampling, stop, context, weights, conversation, lines, output };
     backend::run(kind, chat)
 }
 
@@ -44,7 +44,7 @@ struct Chat<'a> {
     sampling: SamplingParams,
     stop: StopConditions,
     context: usize,
-    precision: Option<Precision>,
+    weights: WeightArgs,
     conversation: Conversation,
     lines: Lines,
     output: &'a Output,
@@ -54,7 +54,7 @@ impl Task for Chat<'_> {
     type Output = Outcome;
 
     fn run<B: Backend>(mut self, device: &B::Device) -> Result<Outcome> {
-        let model = self.model.load::<B>(self.precision, device, &Watch::begin(), self.output)?;
+        let model = self.model.load::<B>(self.weights, device, &Watch::begin(), self.output)?;
         // Clones share the vocabulary.
         let tokenizer = self.tokenizer.clone();
         let mut session = Session::new(&model, 1, self.context).with_tokenizer(&tokenizer);

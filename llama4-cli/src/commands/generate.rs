@@ -127,7 +127,7 @@ impl Task for Generate<'_> {
 
     fn run<B: Backend>(self, device: &B::Device) -> Result<Outcome> {
         let watch = Watch::begin();
-        let model = self.model.load::<B>(self.args.backend.dtype, device, &watch, self.output)?;
+        let model = self.model.load::<B>(self.args.weights, device, &watch, self.output)?;
         let rows = self.requests.len().min(self.args.output.parallel);
         let mut session = Session::new(&model, rows, self.context);
         if let Some(tokenizer) = &self.tokenizer {

@@ -1,4 +1,4 @@
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use burn::tensor::DType;
 use llama4::Llama4Config;
 use llama4::config::{KvCacheParams, PipelineConfig};
@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use crate::args::InspectArgs;
 use crate::exit::{Outcome, usage};
+use crate::interrupt::Watch;
 use crate::layers::LayerKind;
-use crate::model::Model;
+use crate::model::{Model, follow, stopped};
 use crate::output::Output;
 
 /// Context lengths that sizes are given for, as far as the model goes, besides its limit.
@@ -17,6 +18,9 @@ const CONTEXTS: [usize; 3] = [4096, 32_768, 131_072];
 
 pub(super) fn run(args: &InspectArgs, output: &Output) -> Result<Outcome> {
     let model = Model::open(&args.model)?;
+    if args.verify {
+        verify(&model, output)?;
+    }
     let config = model.config();
     let survey = model.checkpoint().survey();
     let dtype = model.checkpoint().hf_config().dtype().unwrap_or(DType::F32);
@@ -28,6 +32,20 @@ pub(super) fn run(args: &InspectArgs, output: &Output) -> Result<Outcome> {
         output.write(&as_text(&model, &survey, &cache, &contexts))?;
     }
     Ok(Outcome::Done)
+}
+
+/// The checksums of a checkpoint's files; the error names the first that differs.
+fn verify(model: &Model, output: &Output) -> Result<()> {
+    let watch = Watch::begin();
+    let bar = output.bytes_bar();
+    let message = format!("Verifying {}", model.name());
+    let verified = model.checkpoint().verify(follow(&bar, &message, &watch)).map_err(stopped);
+    drop(bar);
+    match verified? {
+        Some(files) => output.note(format_args!("{}: {files} files agree with their checksums", model.name())),
+        None => return Err(anyhow!("{} has no checksums (SHA256SUMS), which `import` writes", model.name())),
+    }
+    Ok(())
 }
 
 fn contexts(args: &InspectArgs, config: &Llama4Config) -> Result<Vec<usize>> {

@@ -4,10 +4,12 @@ mod chat;
 mod completions;
 mod devices;
 mod generate;
+mod import;
 mod inspect;
 mod logits;
 mod perplexity;
 mod sampling;
+mod synth;
 mod tokenize;
 #[cfg(feature = "train")]
 mod train;
@@ -26,6 +28,8 @@ pub(crate) fn run(command: Command, output: &Output) -> Result<Outcome> {
         Command::Perplexity(args) => perplexity::run(args, output),
         Command::Tokenize(args) => tokenize::run(&args, output),
         Command::Inspect(args) => inspect::run(&args, output),
+        Command::Import(args) => import::run(&args, output),
+        Command::Synth(args) => synth::run(&args, output),
         Command::Devices(args) => devices::run(&args, output),
         #[cfg(feature = "train")]
         Command::Train(args) => train::run(args, output),

@@ -3,7 +3,7 @@ use burn::tensor::backend::Backend;
 use llama4::generate::{Score, score};
 use serde_json::json;
 
-use crate::args::{PerplexityArgs, Precision};
+use crate::args::{PerplexityArgs, WeightArgs};
 use crate::backend::{self, Task};
 use crate::exit::{Outcome, usage};
 use crate::interrupt::Watch;
@@ -35,7 +35,7 @@ pub(super) fn run(args: PerplexityArgs, output: &Output) -> Result<Outcome> {
         tokens.len()
     );
     let windows = Windows { context, stride, parallel: args.parallel };
-    let task = Perplexity { model, tokens, windows, precision: args.backend.dtype, output };
+    let task = Perplexity { model, tokens, windows, weights: args.weights, output };
     let score = backend::run(args.backend.backend, task)?;
     let (loss, perplexity) = (score.mean(), score.perplexity());
     if args.json {
@@ -62,7 +62,7 @@ struct Perplexity<'a> {
     model: Model,
     tokens: Vec<u32>,
     windows: Windows,
-    precision: Option<Precision>,
+    weights: WeightArgs,
     output: &'a Output,
 }
 
@@ -70,7 +70,7 @@ impl Task for Perplexity<'_> {
     type Output = Score;
 
     fn run<B: Backend>(self, device: &B::Device) -> Result<Score> {
-        let model = self.model.load::<B>(self.precision, device, &Watch::begin(), self.output)?;
+        let model = self.model.load::<B>(self.weights, device, &Watch::begin(), self.output)?;
         let Windows { context, stride, parallel } = self.windows;
         Ok(score(&model, &self.tokens, context, stride, parallel)?)
     }

@@ -1,4 +1,5 @@
 use super::{Llama3RopeScalingParams, Llama4Config};
+use crate::error::ConfigError;
 
 /// Every fourth layer goes without RoPE and attends over everything.
 const INTERVAL: usize = 4;
@@ -33,6 +34,22 @@ impl Llama4Config {
             max_position_embeddings: 163_840,
             ..Self::released(0, Vec::new())
         }
+    }
+
+    /// The same model with its first `layers` layers alone.
+    ///
+    /// # Errors
+    /// When it has fewer, or none are asked for.
+    pub fn with_layers(mut self, layers: usize) -> Result<Self, ConfigError> {
+        if layers == 0 || layers > self.num_hidden_layers {
+            let rule = format!("the model has {} layers", self.num_hidden_layers);
+            return Err(ConfigError::invalid("num_hidden_layers", layers, rule));
+        }
+        self.num_hidden_layers = layers;
+        self.moe_layers.retain(|layer| *layer < layers);
+        self.uses_rope.truncate(layers);
+        self.uses_chunked_attention.truncate(layers);
+        Ok(self)
     }
 
     /// What the released models have in common.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hf::Section;
 use crate::error::ConfigError;
+use crate::quant::Packing;
 
 /// How the checkpoint's weights are quantised, as its `quantization_config` says.
 ///
@@ -16,16 +17,39 @@ pub struct QuantConfig {
     pub format: Option<String>,
     /// Bits of a weight, where the file says so.
     pub bits: Option<usize>,
+    /// Version of the layout, where the method has several: this library's own.
+    #[serde(default)]
+    pub version: Option<usize>,
+    /// How the head is stored, in this library's own layout.
+    #[serde(default)]
+    pub head: Option<Packing>,
+    /// How the embedding is stored, in this library's own layout.
+    #[serde(default)]
+    pub embedding: Option<Packing>,
 }
 
 impl QuantConfig {
+    /// `quant_method` of what this library writes.
+    pub const OWN_METHOD: &'static str = "llama4-burn";
+
     pub(super) fn read(quant: &Section) -> Result<Self, ConfigError> {
         Ok(Self {
             method: quant.text("quant_method")?.map(str::to_owned),
             format: quant.text("format")?.map(str::to_owned),
             bits: bits(quant)?,
+            version: quant.count("version")?,
+            head: packing(quant, "head")?,
+            embedding: packing(quant, "embedding")?,
         })
     }
+}
+
+/// A word of this library's own layout; what others mean by the key is theirs to know.
+fn packing(quant: &Section, key: &str) -> Result<Option<Packing>, ConfigError> {
+    if quant.text("quant_method")? != Some(QuantConfig::OWN_METHOD) {
+        return Ok(None);
+    }
+    quant.text(key)?.map(str::parse).transpose()
 }
 
 fn bits(quant: &Section) -> Result<Option<usize>, ConfigError> {

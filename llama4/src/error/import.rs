@@ -166,6 +166,26 @@ pub enum ImportError {
         /// The file.
         file: PathBuf,
     },
+    /// A version of this library's own layout that it does not know.
+    #[error(
+        "{} is of version {} of the llama4-burn layout; this build reads versions 1 to {supported}: a newer one is needed",
+        file.display(),
+        found.map_or("an unnamed number".to_string(), |found| found.to_string())
+    )]
+    LayoutVersion {
+        /// The configuration that says so.
+        file: PathBuf,
+        /// The version found.
+        found: Option<usize>,
+        /// The newest version that is read.
+        supported: usize,
+    },
+    /// A folder that is to be written is there.
+    #[error("{} is there and not empty; choose another name, or say that it may be replaced", folder.display())]
+    Occupied {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// A layout that other programs write and this library does not read.
     #[error("{}: {what} cannot be read yet; convert it to safetensors with Hugging Face's names", place.display())]
     Unsupported {

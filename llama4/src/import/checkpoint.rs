@@ -45,7 +45,9 @@ impl Checkpoint {
             }
         };
         let config = hf_config.to_model_config()?;
-        Ok(Self { source, hf_config, config, form, file })
+        let checkpoint = Self { source, hf_config, config, form, file };
+        checkpoint.own_layout()?;
+        Ok(checkpoint)
     }
 
     /// Where it is.

@@ -121,6 +121,57 @@ pub(super) fn floats(matrices: &[Matrix], dtype: DType, shape: Vec<usize>) -> Re
     })
 }
 
+/// Rows of a matrix as a file's bytes.
+pub(super) fn bytes(matrix: &Matrix, rows: Range<usize>, dtype: &StoredDtype) -> Vec<u8> {
+    if let Some(bytes) = matrix.bytes_as(dtype) {
+        let width = bytes.len() / matrix.rows();
+        return bytes[rows.start * width..rows.end * width].to_vec();
+    }
+    let (height, _) = tile(matrix);
+    in_lines(rows, height, matrix.columns(), dtype, |rows, values| {
+        matrix.read(rows, 0..matrix.columns(), values, matrix.columns());
+    })
+}
+
+/// Columns of a matrix as a file's bytes, one column after the other.
+pub(super) fn turned_bytes(matrix: &Matrix, columns: Range<usize>, dtype: &StoredDtype) -> Vec<u8> {
+    if let Some(bytes) = matrix.turned_bytes_as(dtype) {
+        let width = bytes.len() / matrix.columns();
+        return bytes[columns.start * width..columns.end * width].to_vec();
+    }
+    // Packed rows are read in whole blocks.
+    in_lines(columns, crate::quant::BLOCK, matrix.rows(), dtype, |columns, values| {
+        let (rows, width) = (matrix.rows(), columns.len());
+        let mut block = vec![0.0; rows * width];
+        matrix.read(0..rows, columns, &mut block, width);
+        for (row, block) in block.chunks_exact(width).enumerate() {
+            block.iter().enumerate().for_each(|(column, value)| values[column * rows + row] = *value);
+        }
+    })
+}
+
+/// Lines of `width` values, read some at a time by all cores, as bytes of `dtype`.
+fn in_lines(
+    lines: Range<usize>,
+    at_once: usize,
+    width: usize,
+    dtype: &StoredDtype,
+    read: impl Fn(Range<usize>, &mut [f32]) + Sync,
+) -> Vec<u8> {
+    let starts: Vec<usize> = lines.clone().step_by(at_once).collect();
+    let parts = starts.par_iter().map(|&start| {
+        let lines = start..(start + at_once).min(lines.end);
+        let mut values = vec![0.0; lines.len() * width];
+        read(lines, &mut values);
+        match dtype {
+            StoredDtype::Bf16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
+            StoredDtype::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
+            _ => values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>(),
+        }
+    });
+    parts.collect::<Vec<_>>().concat()
+}
+
 fn convert<T: bytemuck::Pod + Default + Send>(
     matrices: &[Matrix],
     same: StoredDtype,

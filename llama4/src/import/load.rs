@@ -98,7 +98,7 @@ impl Checkpoint {
             };
             config.finalize(&found)?;
             let place = self.source.place();
-            let storage = Storage { dtype, quantization: options.quantization };
+            let storage = Storage { dtype, quantization: options.quantization, own: self.own_layout()?.cloned() };
             let stream = |progress: &mut dyn FnMut(LoadProgress<'_>) -> ControlFlow<()>| {
                 snapshots::load(&config, &plan, &storage, place, device, progress)
             };
@@ -117,7 +117,14 @@ impl Checkpoint {
             } else {
                 stream(&mut progress)?
             };
-            (model, LoadReport { kept_float: storage.kept_float(&plan), ..self.planned(&plan) })
+            (
+                model,
+                LoadReport {
+                    kept_float: storage.kept_float(&plan),
+                    requantised: storage.requantised(&plan),
+                    ..self.planned(&plan)
+                },
+            )
         };
         let model = model.map(&mut Shared);
         report.elapsed = started.elapsed();
@@ -142,6 +149,7 @@ impl Checkpoint {
                 skipped_vision: 0,
                 dtypes: BTreeMap::new(),
                 kept_float: Vec::new(),
+                requantised: BTreeMap::new(),
                 elapsed: Duration::ZERO,
             }
         } else {
@@ -159,6 +167,7 @@ impl Checkpoint {
             skipped_vision: plan.skipped_vision,
             dtypes: plan.dtypes(),
             kept_float: Vec::new(),
+            requantised: BTreeMap::new(),
             elapsed: Duration::ZERO,
         }
     }

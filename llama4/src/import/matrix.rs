@@ -318,6 +318,34 @@ impl Matrix {
         }
     }
 
+    /// The file's bytes of the whole matrix, where it is floats of type `dtype` and each column is in order.
+    pub(super) fn turned_bytes_as(&self, dtype: &StoredDtype) -> Option<&[u8]> {
+        let Self::Floats(view) = self else { return None };
+        let width = view.tensor.dtype.float_bytes()?;
+        let in_order = view.row_step == 1 && view.column_step == view.rows;
+        (view.tensor.dtype == *dtype && in_order)
+            .then(|| &view.tensor.bytes()[view.first * width..(view.first + view.rows * view.columns) * width])
+    }
+
+    /// Have the system read the matrix ahead.
+    pub(super) fn prefetch(&self) {
+        match self {
+            Self::Floats(view) | Self::Scaled { values: view, .. } => {
+                let width = view.tensor.dtype.float_bytes().unwrap_or(1);
+                let last = view.first + (view.rows - 1) * view.row_step + (view.columns - 1) * view.column_step;
+                let start = view.tensor.range.start;
+                view.tensor.blob.prefetch(start + view.first * width..start + (last + 1) * width);
+            }
+            Self::Packed(part) => {
+                if let Some((words, scales)) = self.packed_spans(part.packing) {
+                    words.blob.prefetch(words.range);
+                    scales.into_iter().for_each(|span| span.blob.prefetch(span.range));
+                }
+            }
+            Self::Below(parts) | Self::Beside(parts) => parts.iter().for_each(Self::prefetch),
+        }
+    }
+
     /// The file's bytes of the whole matrix, where it is floats of type `dtype` in the model's order.
     pub(super) fn bytes_as(&self, dtype: &StoredDtype) -> Option<&[u8]> {
         let Self::Floats(view) = self else { return None };

@@ -9,6 +9,7 @@
 
 mod blob;
 mod checkpoint;
+mod convert;
 mod encode;
 mod experts;
 mod files;
@@ -18,6 +19,7 @@ mod load;
 mod mapped;
 mod matrix;
 mod names;
+mod own;
 mod pickle;
 mod plan;
 mod pytorch;
@@ -26,10 +28,13 @@ mod records;
 mod report;
 mod resolve;
 mod save;
+mod shards;
 mod snapshots;
 mod source;
 mod storage;
 mod stored;
+mod synth;
+mod unfinished;
 mod write;
 
 use std::ops::ControlFlow;
@@ -39,6 +44,7 @@ use burn::tensor::backend::Backend;
 use crate::error::ImportError;
 
 pub use checkpoint::Checkpoint;
+pub use convert::{ConvertOptions, ConvertReport};
 pub use load::{LoadOptions, Loaded, Loader};
 pub use names::{ExpectedTensor, Layout, expected_tensors};
 pub use records::{RecordPrecision, save_record};
@@ -46,6 +52,7 @@ pub use report::{LoadProgress, LoadReport, WeightsForm};
 pub use save::save_hf;
 pub use source::{EmbeddedModel, ModelSource};
 pub use stored::StoredDtype;
+pub use synth::Synth;
 
 /// Open a checkpoint and load it: [`Checkpoint::open`] and [`Checkpoint::load`].
 ///

@@ -49,6 +49,8 @@ pub struct LoadReport {
     pub dtypes: BTreeMap<StoredDtype, usize>,
     /// Weights that should have been packed and stayed floats, because their rows are not whole blocks.
     pub kept_float: Vec<String>,
+    /// Weights that were quantised in another way, by how, and are in the nearest packing now: not without loss.
+    pub requantised: BTreeMap<StoredDtype, usize>,
     /// Time from the first header to the last tensor.
     pub elapsed: Duration,
 }

@@ -156,18 +156,23 @@ fn apart(expected: &ExpectedTensor, held: &mut Held, problems: &mut Problems) ->
                 first.0 = StoredDtype::F8E4m3;
             }
             if !has_shape(&name, &shape, &tensor, problems) {
+                held.take(&format!("{name}_scale"));
                 continue;
             }
-            let (matrix, size) = match tensor.dtype {
-                StoredDtype::F8E4m3 => scaled_matrix(&name, &tensor, shape, held, problems)?,
+            let matrix = match tensor.dtype {
+                StoredDtype::F8E4m3 => scaled_matrix(&name, &tensor, shape, held, problems),
                 StoredDtype::Other(_) | StoredDtype::Packed(_) => {
                     problems.dtypes.push((name, tensor.dtype.clone(), tensor.file.clone()));
-                    continue;
+                    None
                 }
-                _ => (Matrix::Floats(Strided::new(&tensor, 0, shape, [input, 1])?), tensor.range.len() as u64),
+                _ => Strided::new(&tensor, 0, shape, [input, 1])
+                    .map(|view| (Matrix::Floats(view), tensor.range.len() as u64)),
             };
-            bytes += size;
-            stacked.push(matrix);
+            // What is wrong is noted; the others are taken all the same, so that they are not called left over.
+            if let Some((matrix, size)) = matrix {
+                bytes += size;
+                stacked.push(matrix);
+            }
         }
         matrices.push(if stacked.len() == 1 { stacked.remove(0) } else { Matrix::Below(stacked) });
     }

@@ -1,15 +1,21 @@
+use std::collections::BTreeMap;
+
 use burn::tensor::DType;
 
 use super::plan::{Plan, PlannedTensor};
+use super::stored::StoredDtype;
+use crate::config::QuantConfig;
 use crate::quant::{Packing, Quantization, WeightKind};
 
 /// How a model's parameters are to be held: the type of its floats, and what is packed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Storage {
     /// Type of the activations, and of all weights that are not packed.
     pub(super) dtype: DType,
     /// What was asked for; `None` leaves each parameter as it is stored.
     pub(super) quantization: Option<Quantization>,
+    /// What a checkpoint in our own layout says of its head and embedding.
+    pub(super) own: Option<QuantConfig>,
 }
 
 impl Storage {
@@ -26,8 +32,30 @@ impl Storage {
         match &self.quantization {
             Some(quantization) => quantization.packing(kind),
             None if kind == WeightKind::Float => None,
-            None => tensor.dtype.nearest_packing(),
+            None => tensor.dtype.nearest_packing().or_else(|| {
+                // An ordinary 16-bit tensor in the file, which is to stay 16 bits wide in memory.
+                let own = self.own.as_ref()?;
+                let packing = match kind {
+                    WeightKind::Embedding => own.embedding,
+                    WeightKind::Head => own.head,
+                    _ => None,
+                };
+                packing.filter(|packing| *packing == Packing::Bf16)
+            }),
         }
+    }
+
+    /// Parameters whose quantised values change: they are packed in another way than they are stored.
+    pub(super) fn requantised(&self, plan: &Plan) -> BTreeMap<StoredDtype, usize> {
+        let mut counts = BTreeMap::new();
+        for tensor in &plan.tensors {
+            let packing = self.packing(tensor);
+            let lossless = tensor.matrices.iter().all(|matrix| matrix.native_packing() == packing);
+            if packing.is_some() && tensor.dtype.is_quantised() && !lossless {
+                *counts.entry(tensor.dtype.clone()).or_insert(0) += 1;
+            }
+        }
+        counts
     }
 
     /// Parameters that should be packed and stay floats, because their rows are not whole blocks.

@@ -1,3 +1,5 @@
+use serde::{Deserialize, Serialize};
+
 use crate::config::words::words;
 
 /// Values that share a scale.
@@ -13,7 +15,8 @@ pub const BLOCK: usize = 32;
 /// - `Bf16`: value `2 i + h` is half `h` of word `i`. No scales: 16-bit storage where the backend has no such type.
 ///
 /// Scales of `Q8` and `Q4` stand in words of their own, two `f16` to a word, low half first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Packing {
     /// `int8 · scale`.
     Q8,

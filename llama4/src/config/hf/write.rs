@@ -101,6 +101,14 @@ fn quantization_config(quant: &QuantConfig) -> Value {
     if let Some(bits) = quant.bits {
         map.insert("bits".into(), json!(bits));
     }
+    if let Some(version) = quant.version {
+        map.insert("version".into(), json!(version));
+    }
+    for (key, packing) in [("head", quant.head), ("embedding", quant.embedding)] {
+        if let Some(packing) = packing {
+            map.insert(key.into(), json!(packing.as_str()));
+        }
+    }
     Value::Object(map)
 }
 

@@ -4,6 +4,8 @@ mod defects;
 mod files;
 mod forms;
 mod goldens;
+mod own;
+mod packed;
 mod pytorch;
 mod saved;
 

@@ -50,6 +50,7 @@ fn goldens_are_read_as_the_reference_reads_them() {
             method: Some("compressed-tensors".into()),
             format: Some("float-quantized".into()),
             bits: Some(8),
+            ..QuantConfig::default()
         }),
         ..p1()
     };
@@ -183,7 +184,7 @@ fn stored_types_are_read_from_either_key() {
 fn quantisation_is_read_and_not_judged() {
     let quant = |quant: Value| read(&with(json!({"quantization_config": quant}))).unwrap().quant_config;
     let found = |method: Option<&str>, format: Option<&str>, bits| {
-        Some(QuantConfig { method: method.map(Into::into), format: format.map(Into::into), bits })
+        Some(QuantConfig { method: method.map(Into::into), format: format.map(Into::into), bits, ..Default::default() })
     };
     assert_eq!(quant(Value::Null), None);
     assert_eq!(quant(json!({"quant_method": "gptq", "bits": 4})), found(Some("gptq"), None, Some(4)));
