@@ -7,6 +7,7 @@ compile_error!("llama4-cli needs something to compute on: enable the feature `nd
 use std::fmt;
 
 use anyhow::Result;
+use burn::tensor::DType;
 use burn::tensor::backend::Backend;
 use clap::ValueEnum;
 
@@ -36,6 +37,51 @@ impl fmt::Display for BackendKind {
             Self::Ndarray => "ndarray",
         })
     }
+}
+
+impl BackendKind {
+    /// Bytes that are free where the backend holds a model, if the system says.
+    pub(crate) fn free_memory(self) -> Option<u64> {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Cuda => cuda::free_memory(),
+            #[cfg(feature = "ndarray")]
+            Self::Ndarray => host_memory(),
+        }
+    }
+
+    /// The type that a checkpoint of type `stored` runs in on this backend, unless told otherwise.
+    pub(crate) fn usual_dtype(self, stored: DType) -> DType {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Cuda => stored,
+            #[cfg(feature = "ndarray")]
+            Self::Ndarray => {
+                let _ = stored;
+                DType::F32
+            }
+        }
+    }
+
+    /// Where that is, for people.
+    pub(crate) fn memory_name(self) -> &'static str {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Cuda => "the GPU",
+            #[cfg(feature = "ndarray")]
+            Self::Ndarray => "this machine",
+        }
+    }
+}
+
+/// What programs may still take, the control group's limit respected.
+#[cfg(feature = "ndarray")]
+fn host_memory() -> Option<u64> {
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    let free = system.available_memory();
+    let limit = system.cgroup_limits().map_or(u64::MAX, |limits| limits.free_memory);
+    (free > 0).then(|| free.min(limit))
 }
 
 /// Something to do on a backend.
@@ -131,6 +177,16 @@ mod cuda {
                 "cuda does not start: {said}; is there an NVIDIA driver and device? `--backend ndarray` uses the CPU"
             )
         })
+    }
+
+    /// Free memory of the first device, where the driver's tool is there to ask.
+    pub(super) fn free_memory() -> Option<u64> {
+        let output = std::process::Command::new("nvidia-smi")
+            .args(["--query-gpu=memory.free", "--format=csv,noheader,nounits", "--id=0"])
+            .output()
+            .ok()?;
+        let mebibytes: u64 = String::from_utf8(output.stdout).ok()?.trim().parse().ok()?;
+        Some(mebibytes << 20)
     }
 
     /// The devices' names, where the driver tells.

@@ -10,6 +10,7 @@ mod exit;
 mod interrupt;
 mod layers;
 mod lines;
+mod memory;
 mod model;
 mod output;
 mod prompt;

@@ -14,8 +14,10 @@ use llama4::text::{ChatTemplate, Tokenizer};
 use llama4::{Llama4Config, Llama4ForCausalLM};
 
 use crate::args::{ModelArgs, Precision, WeightArgs};
+use crate::backend::BackendKind;
 use crate::exit::{Stopped, usage};
 use crate::interrupt::Watch;
+use crate::memory;
 use crate::output::{Bar, Output};
 
 macro_rules! demo_file {
@@ -90,6 +92,17 @@ pub(crate) fn losses(kept_float: &[String], requantised: &BTreeMap<StoredDtype, 
         said.push(format!("quantised again, from another kind of blocks to ours: {} tensors", kinds.join(", ")));
     }
     (!said.is_empty()).then(|| said.join("; "))
+}
+
+/// How a model is about to be run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run {
+    pub(crate) weights: WeightArgs,
+    pub(crate) backend: BackendKind,
+    /// Tokens that each sequence has room for.
+    pub(crate) context: usize,
+    /// Sequences at once.
+    pub(crate) batch: usize,
 }
 
 /// A model whose files are found and whose configuration is read, but whose weights are not.
@@ -200,9 +213,7 @@ impl Model {
     /// The type a model runs in: what was asked for, else the checkpoint's own where the backend has it, else f32.
     fn dtype<B: Backend>(&self, asked: Option<Precision>, device: &B::Device) -> DType {
         match asked {
-            Some(Precision::F32) => DType::F32,
-            Some(Precision::Bf16) => DType::BF16,
-            Some(Precision::F16) => DType::F16,
+            Some(precision) => precision.dtype(),
             None => {
                 let own = self.checkpoint.hf_config().dtype();
                 let usable = |dtype: &DType| {
@@ -213,21 +224,32 @@ impl Model {
         }
     }
 
+    /// Whether there is memory for what is about to be done.
+    fn check_memory(&self, run: &Run, dtype: DType) -> Result<()> {
+        if run.weights.force {
+            return Ok(());
+        }
+        let stored = self.checkpoint.hf_config().dtype().unwrap_or(DType::BF16);
+        let estimate = memory::estimate(self.config(), run.weights, [dtype, stored], run.context, run.batch);
+        memory::check(&self.name(), &estimate, run.backend)
+    }
+
     /// Load the weights, with a bar. Ctrl-C stops it.
     pub(crate) fn load<B: Backend>(
         &self,
-        weights: WeightArgs,
+        run: Run,
         device: &B::Device,
         watch: &Watch,
         output: &Output,
     ) -> Result<Llama4ForCausalLM<B>> {
-        let dtype = self.dtype::<B>(weights.dtype, device);
+        let dtype = self.dtype::<B>(run.weights.dtype, device);
+        self.check_memory(&run, dtype)?;
         let bar = output.bytes_bar();
         let message = format!("Loading {}", self.name());
         let loaded = self.checkpoint.load::<B>(
             &LoadOptions {
                 dtype: Some(dtype),
-                quantization: weights.quantize.quantization(),
+                quantization: run.weights.quantize.quantization(),
                 ..LoadOptions::default()
             },
             device,

@@ -37,6 +37,7 @@ pub mod config;
 pub mod error;
 pub mod generate;
 pub mod import;
+pub mod memory;
 pub mod nn;
 pub mod ops;
 pub mod quant;

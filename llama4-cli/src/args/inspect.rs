@@ -1,4 +1,4 @@
-use super::ModelArgs;
+use super::{BackendArgs, ModelArgs, Precision, QuantizeArgs};
 
 /// Say what is in a checkpoint
 ///
@@ -11,6 +11,19 @@ pub(crate) struct InspectArgs {
     /// Context lengths to give the size of the key-value cache for, as in 4096,131072
     #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
     pub(crate) context: Vec<usize>,
+    /// Say what disk and memory running the model takes. Of the checkpoint only config.json is needed
+    #[arg(long)]
+    pub(crate) estimate: bool,
+    /// Sequences at once, for --estimate
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "estimate")]
+    pub(crate) batch: usize,
+    /// Type of activations and unquantised weights, for --estimate [default: f32 on ndarray, else the checkpoint's]
+    #[arg(long, value_enum, value_name = "TYPE", requires = "estimate")]
+    pub(crate) dtype: Option<Precision>,
+    #[command(flatten)]
+    pub(crate) quantize: QuantizeArgs,
+    #[command(flatten)]
+    pub(crate) backend: BackendArgs,
     /// Compare every file with its checksum, where the checkpoint has some: `import` writes them
     #[arg(long)]
     pub(crate) verify: bool,
@@ -24,4 +37,7 @@ Examples:
   llama4-cli inspect                                     the demo model
   llama4-cli inspect --model DIR
   llama4-cli inspect --model DIR --context 8192,1000000  how much memory a context takes
+  llama4-cli inspect --model DIR --estimate --quantize q4 --context 131072
+                                                         what it takes in 4 bits, before importing it
+  llama4-cli inspect --model DIR --verify                compare files with their checksums
   llama4-cli inspect --model DIR --json | jq .parameters.total";

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use burn::tensor::DType;
 use clap::ValueEnum;
 use llama4::quant::{Packing, Quantization};
 
@@ -34,6 +35,9 @@ pub(crate) struct WeightArgs {
     pub(crate) dtype: Option<Precision>,
     #[command(flatten)]
     pub(crate) quantize: QuantizeArgs,
+    /// Start even if the model will not fit in memory
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// What is quantised.
@@ -85,6 +89,16 @@ impl QuantizeArgs {
         quantization.head = self.head.map_or(quantization.head, packing);
         quantization.embedding = self.embedding.map_or(quantization.embedding, packing);
         Some(quantization)
+    }
+}
+
+impl Precision {
+    pub(crate) fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+            Self::F16 => DType::F16,
+        }
     }
 }
 

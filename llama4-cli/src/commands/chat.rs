@@ -6,13 +6,13 @@ use llama4::generate::{Event, FinishReason, Request, SamplingParams, Session, St
 use llama4::text::{ChatTemplate, Tokenizer};
 
 use super::sampling::{statistics, with_seed};
-use crate::args::{ChatArgs, WeightArgs};
+use crate::args::ChatArgs;
 use crate::backend::{self, Task};
 use crate::conversation::{Conversation, HELP, Line};
 use crate::exit::{Outcome, usage};
 use crate::interrupt::Watch;
 use crate::lines::{Lines, Typed};
-use crate::model::Model;
+use crate::model::{Model, Run};
 use crate::output::Output;
 
 /// Room for a conversation where the model has more: a real model's millions would take all memory.
@@ -32,8 +32,9 @@ pub(super) fn run(args: ChatArgs, output: &Output) -> Result<Outcome> {
     };
     let conversation = Conversation::new(args.system);
     let lines = Lines::open()?;
-    let (kind, weights) = (args.backend.backend, args.weights);
-    let chat = Chat { model, tokenizer, template, sampling, stop, context, weights, conversation, lines, output };
+    let kind = args.backend.backend;
+    let run = Run { weights: args.weights, backend: kind, context, batch: 1 };
+    let chat = Chat { model, tokenizer, template, sampling, stop, context, run, conversation, lines, output };
     backend::run(kind, chat)
 }
 
@@ -44,7 +45,7 @@ struct Chat<'a> {
     sampling: SamplingParams,
     stop: StopConditions,
     context: usize,
-    weights: WeightArgs,
+    run: Run,
     conversation: Conversation,
     lines: Lines,
     output: &'a Output,
@@ -54,7 +55,7 @@ impl Task for Chat<'_> {
     type Output = Outcome;
 
     fn run<B: Backend>(mut self, device: &B::Device) -> Result<Outcome> {
-        let model = self.model.load::<B>(self.weights, device, &Watch::begin(), self.output)?;
+        let model = self.model.load::<B>(self.run, device, &Watch::begin(), self.output)?;
         // Clones share the vocabulary.
         let tokenizer = self.tokenizer.clone();
         let mut session = Session::new(&model, 1, self.context).with_tokenizer(&tokenizer);

@@ -12,7 +12,7 @@ use crate::args::{GenerateArgs, PromptArgs};
 use crate::backend::{self, Task};
 use crate::exit::{Outcome, usage};
 use crate::interrupt::Watch;
-use crate::model::{DEMO_PROMPT, Model};
+use crate::model::{DEMO_PROMPT, Model, Run};
 use crate::output::Output;
 use crate::prompt;
 use crate::stream::InOrder;
@@ -127,8 +127,10 @@ impl Task for Generate<'_> {
 
     fn run<B: Backend>(self, device: &B::Device) -> Result<Outcome> {
         let watch = Watch::begin();
-        let model = self.model.load::<B>(self.args.weights, device, &watch, self.output)?;
         let rows = self.requests.len().min(self.args.output.parallel);
+        let (weights, backend) = (self.args.weights, self.args.backend.backend);
+        let run = Run { weights, backend, context: self.context, batch: rows };
+        let model = self.model.load::<B>(run, device, &watch, self.output)?;
         let mut session = Session::new(&model, rows, self.context);
         if let Some(tokenizer) = &self.tokenizer {
             session = session.with_tokenizer(tokenizer);

@@ -1,15 +1,16 @@
 use anyhow::{Result, anyhow};
 use burn::tensor::DType;
 use llama4::Llama4Config;
-use llama4::config::{KvCacheParams, PipelineConfig};
+use llama4::config::{HfConfig, KvCacheParams, PipelineConfig};
 use llama4::error::ImportError;
 use llama4::import::LoadReport;
 use serde_json::{Value, json};
 
-use crate::args::InspectArgs;
+use crate::args::{InspectArgs, Precision, WeightArgs};
 use crate::exit::{Outcome, usage};
 use crate::interrupt::Watch;
 use crate::layers::LayerKind;
+use crate::memory::{self, bytes};
 use crate::model::{Model, follow, stopped};
 use crate::output::Output;
 
@@ -17,6 +18,9 @@ use crate::output::Output;
 const CONTEXTS: [usize; 3] = [4096, 32_768, 131_072];
 
 pub(super) fn run(args: &InspectArgs, output: &Output) -> Result<Outcome> {
+    if args.estimate {
+        return estimate(args, output);
+    }
     let model = Model::open(&args.model)?;
     if args.verify {
         verify(&model, output)?;
@@ -30,6 +34,74 @@ pub(super) fn run(args: &InspectArgs, output: &Output) -> Result<Outcome> {
         output.json(&as_json(&model, &survey, &cache, &contexts))?;
     } else {
         output.write(&as_text(&model, &survey, &cache, &contexts))?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// What a run takes, from the configuration alone.
+fn estimate(args: &InspectArgs, output: &Output) -> Result<Outcome> {
+    let (name, hf, config) = match &args.model.model {
+        // A folder to which only the configuration was downloaded.
+        Some(dir) if dir.join("config.json").is_file() => {
+            let hf = HfConfig::from_file(dir.join("config.json"))?;
+            let config = hf.to_model_config()?;
+            (dir.display().to_string(), hf, config)
+        }
+        _ => {
+            let model = Model::open(&args.model)?;
+            (model.name(), model.checkpoint().hf_config().clone(), model.config().clone())
+        }
+    };
+    let stored = hf.dtype().unwrap_or(DType::BF16);
+    let dtype = args.dtype.map_or_else(|| args.backend.backend.usual_dtype(stored), Precision::dtype);
+    let weights = WeightArgs { dtype: args.dtype, quantize: args.quantize, force: false };
+    let free = args.backend.backend.free_memory();
+    let mut rows = Vec::new();
+    for context in contexts(args, &config)? {
+        let estimate = memory::estimate(&config, weights, [dtype, stored], context, args.batch);
+        if args.json {
+            rows.push(json!({
+                "context": context,
+                "batch": args.batch,
+                "dtype": dtype.name(),
+                "disk": estimate.disk,
+                "weights": estimate.weights,
+                "kv_cache": estimate.cache,
+                "work": estimate.work,
+                "total": estimate.device(),
+                "largest_tensor": estimate.largest,
+            }));
+            continue;
+        }
+        if rows.is_empty() {
+            output.line(format_args!(
+                "{name}, {}, {} at once: {} on disk, {} of weights in memory (largest tensor {})",
+                dtype.name(),
+                args.batch,
+                bytes(estimate.disk),
+                bytes(estimate.weights),
+                bytes(estimate.largest)
+            ))?;
+            rows.push(json!(null));
+        }
+        let fits = match free {
+            Some(free) if estimate.device() <= free => "fits",
+            Some(_) => "does not fit",
+            None => "",
+        };
+        output.line(format_args!(
+            "{context:>9} tokens  {:>9} key-value cache  {:>9} work space  {:>9} in all  {fits}",
+            bytes(estimate.cache),
+            bytes(estimate.work),
+            bytes(estimate.device())
+        ))?;
+    }
+    match (args.json, free) {
+        (true, _) => output.json(&json!({ "model": name, "free": free, "estimates": rows }))?,
+        (false, Some(free)) => {
+            output.line(format_args!("{} has {} free", args.backend.backend.memory_name(), bytes(free)))?;
+        }
+        (false, None) => {}
     }
     Ok(Outcome::Done)
 }
@@ -234,15 +306,6 @@ fn rounded(count: u64) -> String {
     }
 }
 
-fn bytes(count: u64) -> String {
-    let units = [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
-    let exact = count as f64;
-    match units.into_iter().find(|(size, _)| exact >= *size) {
-        Some((size, unit)) => format!("{:.2} {unit}", exact / size),
-        None => format!("{count} bytes"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,7 +319,5 @@ mod tests {
     #[test]
     fn sizes_are_readable() {
         assert_eq!(rounded(107_770_000_000), "107.77 B");
-        assert_eq!(bytes(999), "999 bytes");
-        assert_eq!(bytes(14_200_000), "14.20 MB");
     }
 }

@@ -9,11 +9,11 @@ use llama4::nn::{ForwardOptions, TokenBatch};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-use crate::args::{LogitsArgs, WeightArgs};
+use crate::args::LogitsArgs;
 use crate::backend::{self, Task};
 use crate::exit::{Outcome, Stopped, usage};
 use crate::interrupt::Watch;
-use crate::model::Model;
+use crate::model::{Model, Run};
 use crate::output::Output;
 
 /// Tokens that go through the model at once; between pieces Ctrl-C is heard.
@@ -44,7 +44,8 @@ pub(super) fn run(args: LogitsArgs, output: &Output) -> Result<Outcome> {
     ensure!(folder.is_dir(), "cannot write {}: {} is not a folder", file.display(), folder.display());
     ensure!(!file.is_dir(), "cannot write {}: it is a folder", file.display());
     let (count, shown) = (tokens.len(), file.display().to_string());
-    let task = Logits { model, tokens, file, mode: args.hidden_states, weights: args.weights, output };
+    let run = Run { weights: args.weights, backend: args.backend.backend, context: tokens.len(), batch: 1 };
+    let task = Logits { model, tokens, file, mode: args.hidden_states, run, output };
     backend::run(args.backend.backend, task)?;
     output.note(format_args!("wrote the logits of {count} tokens to {shown}"));
     Ok(Outcome::Done)
@@ -55,7 +56,7 @@ struct Logits<'a> {
     tokens: Vec<u32>,
     file: PathBuf,
     mode: ReturnHiddenStates,
-    weights: WeightArgs,
+    run: Run,
     output: &'a Output,
 }
 
@@ -64,7 +65,7 @@ impl Task for Logits<'_> {
 
     fn run<B: Backend>(self, device: &B::Device) -> Result<()> {
         let watch = Watch::begin();
-        let model = self.model.load::<B>(self.weights, device, &watch, self.output)?;
+        let model = self.model.load::<B>(self.run, device, &watch, self.output)?;
         let mut cache = model.new_cache(1, self.tokens.len());
         let options =
             ForwardOptions { logits: ReturnLogits::All, hidden_states: self.mode.clone(), ..ForwardOptions::default() };

@@ -3,11 +3,11 @@ use burn::tensor::backend::Backend;
 use llama4::generate::{Score, score};
 use serde_json::json;
 
-use crate::args::{PerplexityArgs, WeightArgs};
+use crate::args::PerplexityArgs;
 use crate::backend::{self, Task};
 use crate::exit::{Outcome, usage};
 use crate::interrupt::Watch;
-use crate::model::Model;
+use crate::model::{Model, Run};
 use crate::output::Output;
 use crate::{prompt, token_file};
 
@@ -35,7 +35,8 @@ pub(super) fn run(args: PerplexityArgs, output: &Output) -> Result<Outcome> {
         tokens.len()
     );
     let windows = Windows { context, stride, parallel: args.parallel };
-    let task = Perplexity { model, tokens, windows, weights: args.weights, output };
+    let run = Run { weights: args.weights, backend: args.backend.backend, context, batch: args.parallel };
+    let task = Perplexity { model, tokens, windows, run, output };
     let score = backend::run(args.backend.backend, task)?;
     let (loss, perplexity) = (score.mean(), score.perplexity());
     if args.json {
@@ -62,7 +63,7 @@ struct Perplexity<'a> {
     model: Model,
     tokens: Vec<u32>,
     windows: Windows,
-    weights: WeightArgs,
+    run: Run,
     output: &'a Output,
 }
 
@@ -70,7 +71,7 @@ impl Task for Perplexity<'_> {
     type Output = Score;
 
     fn run<B: Backend>(self, device: &B::Device) -> Result<Score> {
-        let model = self.model.load::<B>(self.weights, device, &Watch::begin(), self.output)?;
+        let model = self.model.load::<B>(self.run, device, &Watch::begin(), self.output)?;
         let Windows { context, stride, parallel } = self.windows;
         Ok(score(&model, &self.tokens, context, stride, parallel)?)
     }

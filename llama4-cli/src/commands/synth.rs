@@ -1,11 +1,10 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use burn::tensor::DType;
 use llama4::Llama4Config;
 use llama4::import::Synth;
 
-use crate::args::{Precision, SynthArgs, SynthPreset};
+use crate::args::{SynthArgs, SynthPreset};
 use crate::exit::{Outcome, usage};
 use crate::interrupt::Watch;
 use crate::model::{follow, stopped};
@@ -22,12 +21,8 @@ pub(super) fn run(args: &SynthArgs, output: &Output) -> Result<Outcome> {
         None => config,
         Some(layers) => config.with_layers(layers).map_err(|error| usage(format!("--layers: {error}")))?,
     };
-    let dtype = match args.dtype {
-        Precision::F32 => DType::F32,
-        Precision::Bf16 => DType::BF16,
-        Precision::F16 => DType::F16,
-    };
-    let synth = Synth { config, dtype, seed: args.seed, shard_bytes: args.shard_size, replace: args.force };
+    let synth =
+        Synth { config, dtype: args.dtype.dtype(), seed: args.seed, shard_bytes: args.shard_size, replace: args.force };
     let started = Instant::now();
     let watch = Watch::begin();
     let bar = output.bytes_bar();

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use super::matrix::Matrix;
 use super::names::Layout;
 use super::own::VERSION;
 use super::plan::{Plan, PlannedTensor};
+use super::read_ahead::ReadAhead;
 use super::report::{LoadProgress, WeightsForm};
 use super::shards::{self, Checksum, Entry, Sink, Unit};
 use super::source::ModelSource;
@@ -27,9 +27,6 @@ use crate::quant::{Packing, Quantization, WeightKind};
 
 /// Values that are converted at once.
 const VALUES: usize = 1 << 24;
-
-/// Bytes that the disk is asked for ahead of what is being converted.
-const AHEAD: usize = 1 << 29;
 
 /// Files that go along as they are, where the source has them.
 const COMPANIONS: [&str; 6] = [
@@ -154,7 +151,7 @@ impl Checkpoint {
         let ahead = ReadAhead::default();
         thread::scope(|scope| {
             let _stop = ahead.stop_when_dropped();
-            scope.spawn(|| ahead.run(plan));
+            scope.spawn(|| ahead.run(plan.tensors.iter().flat_map(|tensor| &tensor.matrices)));
             let mut bytes_done = 0;
             let mut matrices_done = 0;
             let checksums = shards::write(folder, units, options.shard_bytes, |index, send| {
@@ -337,58 +334,4 @@ fn folder_bytes(folder: &Path) -> std::io::Result<u64> {
         bytes += entry?.metadata()?.len();
     }
     Ok(bytes)
-}
-
-/// Has the disk read what is converted next while the processor is busy.
-#[derive(Default)]
-struct ReadAhead {
-    /// The matrix that is being converted.
-    at: AtomicUsize,
-    stopped: AtomicBool,
-}
-
-struct StopReadingAhead<'a>(&'a ReadAhead);
-
-impl Drop for StopReadingAhead<'_> {
-    fn drop(&mut self) {
-        self.0.stopped.store(true, Ordering::Relaxed);
-    }
-}
-
-impl ReadAhead {
-    fn stop_when_dropped(&self) -> StopReadingAhead<'_> {
-        StopReadingAhead(self)
-    }
-
-    fn reached(&self, matrix: usize) {
-        self.at.store(matrix, Ordering::Relaxed);
-    }
-
-    fn run(&self, plan: &Plan) {
-        let matrices = plan.tensors.iter().flat_map(|tensor| {
-            let each = tensor.bytes as usize / tensor.matrices.len();
-            tensor.matrices.iter().map(move |matrix| (matrix, each))
-        });
-        // Bytes of the matrices that were asked for and are not reached yet.
-        let mut waiting = std::collections::VecDeque::new();
-        let mut ahead = 0;
-        for (index, (matrix, bytes)) in matrices.enumerate() {
-            loop {
-                if self.stopped.load(Ordering::Relaxed) {
-                    return;
-                }
-                let at = self.at.load(Ordering::Relaxed);
-                while waiting.front().is_some_and(|(index, _)| *index < at) {
-                    ahead -= waiting.pop_front().map_or(0, |(_, bytes): (usize, usize)| bytes);
-                }
-                if ahead <= AHEAD {
-                    break;
-                }
-                thread::sleep(Duration::from_millis(2));
-            }
-            matrix.prefetch();
-            waiting.push_back((index, bytes));
-            ahead += bytes;
-        }
-    }
 }

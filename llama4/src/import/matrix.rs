@@ -1,6 +1,7 @@
 //! A parameter's matrices as files hold them, and how any part of one is read as `f32`.
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use half::f16;
@@ -327,22 +328,27 @@ impl Matrix {
             .then(|| &view.tensor.bytes()[view.first * width..(view.first + view.rows * view.columns) * width])
     }
 
-    /// Have the system read the matrix ahead.
-    pub(super) fn prefetch(&self) {
+    /// The parts of files that reading the matrix touches, from the first byte to the last.
+    pub(super) fn extents(&self) -> Vec<(Arc<Path>, Range<usize>)> {
+        let whole = |tensor: &StoredTensor, first: usize, bytes: usize| {
+            let start = tensor.range.start + first;
+            (tensor.file.clone(), start..start + bytes)
+        };
         match self {
             Self::Floats(view) | Self::Scaled { values: view, .. } => {
                 let width = view.tensor.dtype.float_bytes().unwrap_or(1);
-                let last = view.first + (view.rows - 1) * view.row_step + (view.columns - 1) * view.column_step;
-                let start = view.tensor.range.start;
-                view.tensor.blob.prefetch(start + view.first * width..start + (last + 1) * width);
+                let values = (view.rows - 1) * view.row_step + (view.columns - 1) * view.column_step + 1;
+                vec![whole(&view.tensor, view.first * width, values * width)]
             }
             Self::Packed(part) => {
-                if let Some((words, scales)) = self.packed_spans(part.packing) {
-                    words.blob.prefetch(words.range);
-                    scales.into_iter().for_each(|span| span.blob.prefetch(span.range));
+                let (words, first) = &part.words;
+                let mut extents = vec![whole(words, *first, 4 * part.rows * part.packing.words(part.columns))];
+                if let Some((scales, first)) = &part.scales {
+                    extents.push(whole(scales, *first, 2 * part.rows * part.packing.scales(part.columns)));
                 }
+                extents
             }
-            Self::Below(parts) | Self::Beside(parts) => parts.iter().for_each(Self::prefetch),
+            Self::Below(parts) | Self::Beside(parts) => parts.iter().flat_map(Self::extents).collect(),
         }
     }
 

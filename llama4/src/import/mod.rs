@@ -23,6 +23,7 @@ mod own;
 mod pickle;
 mod plan;
 mod pytorch;
+mod read_ahead;
 mod recorders;
 mod records;
 mod report;

@@ -30,7 +30,7 @@ pub struct ExpectedTensor {
 
 impl ExpectedTensor {
     /// Shape of its matrices in the model: how many there are, `out`, `in`. A vector is a matrix of one row.
-    pub(super) fn matrices(&self) -> [usize; 3] {
+    pub fn matrices(&self) -> [usize; 3] {
         match (self.layout, self.shape.as_slice()) {
             (Layout::TurnedExperts, &[experts, input, output]) => [experts, output, input],
             (_, &[output, input]) => [1, output, input],

@@ -5,7 +5,7 @@ use burn::tensor::{Bool, FloatDType, Tensor};
 use crate::cache::{Group, LayerCache, Piece};
 
 /// Scores held at once by the plain definition: 2²⁶ `f32`, 256 MiB. Longer prefills go through query block by query block.
-const SCORES_AT_ONCE: usize = 1 << 26;
+pub(crate) const SCORES_AT_ONCE: usize = 1 << 26;
 
 /// Grouped-query causal attention of pieces, at most one a row, over a layer's cache, which already holds their own keys and values.
 ///

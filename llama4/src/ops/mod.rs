@@ -12,11 +12,13 @@ mod grouped_linear;
 mod linear;
 mod packed;
 
+pub(crate) use attention::SCORES_AT_ONCE;
 pub use attention::{cached_attention, cached_attention_plain, fresh_attention, fresh_attention_plain};
 pub(crate) use dispatch::shared;
 pub use dispatch::{ActiveKernels, active_kernels};
 pub use grouped_linear::{grouped_linear, grouped_linear_plain};
 pub use linear::{linear, linear_plain};
+pub(crate) use packed::UNPACKED_AT_ONCE;
 pub use packed::{
     packed_grouped_linear, packed_grouped_linear_plain, packed_linear, packed_select, packed_select_plain, unpack_rows,
     unpack_rows_plain,

@@ -7,7 +7,7 @@ use super::{dispatch, linear_plain};
 use crate::quant::{BLOCK, PackedTensor, Packing};
 
 /// Values that are unpacked at once where many rows are multiplied: 64 MiB in `f32`.
-const BAND: usize = 1 << 24;
+pub(crate) const UNPACKED_AT_ONCE: usize = 1 << 24;
 
 /// `y = x Wᵀ` with a packed weight.
 ///
@@ -91,7 +91,7 @@ fn in_bands<B: Backend>(
     unpack: impl Fn(&PackedTensor<B>, Range<usize>) -> Tensor<B, 2>,
 ) -> Tensor<B, 2> {
     let output = weights.rows() / counts.len();
-    let band = (BAND / weights.columns().max(1)).max(1);
+    let band = (UNPACKED_AT_ONCE / weights.columns().max(1)).max(1);
     let dtype: FloatDType = x.dtype().into();
     let mut start = 0;
     let mut groups = Vec::new();

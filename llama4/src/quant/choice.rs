@@ -1,3 +1,5 @@
+use burn::tensor::DType;
+
 use super::Packing;
 
 /// What a parameter of the model is, as far as its storage is concerned.
@@ -47,5 +49,13 @@ impl Quantization {
             WeightKind::Projection | WeightKind::Experts => Some(self.weights),
             WeightKind::Float => None,
         }
+    }
+
+    /// How a parameter of this kind, with rows of `columns` values, is packed where the model computes in `dtype`; `None` is float.
+    ///
+    /// Rows that are not whole blocks stay floats, and so does what is to be 16 bits wide where the floats are: it needs no packing.
+    pub fn storage(&self, kind: WeightKind, columns: usize, dtype: DType) -> Option<Packing> {
+        let wanted = self.packing(kind)?;
+        (wanted.fits(columns) && !(wanted == Packing::Bf16 && dtype == DType::BF16)).then_some(wanted)
     }
 }

@@ -1,0 +1,76 @@
+//! What a run will take, and whether the machine has it.
+
+use anyhow::{Result, anyhow};
+use burn::tensor::DType;
+use llama4::Llama4Config;
+use llama4::config::QuantConfig;
+use llama4::memory::{MemoryEstimate, MemoryOptions};
+use llama4::quant::{Packing, Quantization};
+
+use crate::args::WeightArgs;
+use crate::backend::BackendKind;
+
+/// What a model takes: packed as asked, else as its configuration says it is.
+pub(crate) fn estimate(
+    config: &Llama4Config,
+    weights: WeightArgs,
+    [dtype, stored]: [DType; 2],
+    context: usize,
+    batch: usize,
+) -> MemoryEstimate {
+    let quantization = weights.quantize.quantization().or_else(|| config.quant_config.as_ref().and_then(own));
+    config.memory(&MemoryOptions { dtype, stored, quantization, context, batch })
+}
+
+/// What a checkpoint in this project's own layout holds.
+fn own(config: &QuantConfig) -> Option<Quantization> {
+    if config.method.as_deref() != Some(QuantConfig::OWN_METHOD) {
+        return None;
+    }
+    let weights = if config.bits == Some(8) { Packing::Q8 } else { Packing::Q4 };
+    let [head, embedding] = [config.head, config.embedding].map(|packing| packing.unwrap_or(Packing::Bf16));
+    Some(Quantization { weights, head, embedding })
+}
+
+/// Whether what computes has the memory. Where the system does not say how much there is, that is assumed.
+///
+/// # Errors
+/// With the numbers, when it has not.
+pub(crate) fn check(name: &str, estimate: &MemoryEstimate, backend: BackendKind) -> Result<()> {
+    let Some(free) = backend.free_memory() else { return Ok(()) };
+    let needed = estimate.device();
+    if needed <= free {
+        return Ok(());
+    }
+    Err(anyhow!(
+        "{name} needs {} ({} weights, {} key-value cache, {} work space), {} has {} free; take fewer bits (--quantize), \
+         a shorter --context, or go ahead with --force",
+        bytes(needed),
+        bytes(estimate.weights),
+        bytes(estimate.cache),
+        bytes(estimate.work),
+        backend.memory_name(),
+        bytes(free)
+    ))
+}
+
+/// A size for people.
+pub(crate) fn bytes(count: u64) -> String {
+    let units = [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
+    let exact = count as f64;
+    match units.into_iter().find(|(size, _)| exact >= *size) {
+        Some((size, unit)) => format!("{:.2} {unit}", exact / size),
+        None => format!("{count} bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_readable() {
+        assert_eq!(bytes(999), "999 bytes");
+        assert_eq!(bytes(14_200_000), "14.20 MB");
+    }
+}
