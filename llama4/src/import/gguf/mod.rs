@@ -4,6 +4,7 @@
 //! [`tokenizer`]), so that the rest of the library reads them as it reads every checkpoint's, and the tensors by Hugging Face's names
 //! ([`names`]). [`blocks`] turns quantised bytes into values.
 
+pub(super) mod blocks;
 mod cursor;
 pub(super) mod file;
 pub(super) mod kind;

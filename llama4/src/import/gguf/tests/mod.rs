@@ -1,5 +1,6 @@
 //! Files that the tests write themselves, and blocks that ggml's own package has read.
 
+mod blocks;
 mod broken;
 mod file;
 mod split;
