@@ -9,6 +9,7 @@ mod cursor;
 pub(super) mod file;
 pub(super) mod kind;
 pub(super) mod metadata;
+pub(super) mod names;
 pub(super) mod split;
 mod value;
 

@@ -3,6 +3,7 @@
 mod blocks;
 mod broken;
 mod file;
+mod names;
 mod split;
 mod writer;
 
