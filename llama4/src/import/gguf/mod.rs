@@ -5,12 +5,15 @@
 //! ([`names`]). [`blocks`] turns quantised bytes into values.
 
 pub(super) mod blocks;
+pub(super) mod config;
 mod cursor;
 pub(super) mod file;
 pub(super) mod kind;
 pub(super) mod metadata;
 pub(super) mod names;
+mod rope;
 pub(super) mod split;
+pub(super) mod tokenizer;
 mod value;
 
 #[cfg(test)]

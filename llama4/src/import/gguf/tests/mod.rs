@@ -2,9 +2,13 @@
 
 mod blocks;
 mod broken;
+mod config;
 mod file;
+mod golden;
 mod names;
+mod rope;
 mod split;
+mod tokenizer;
 mod writer;
 
 use std::path::Path;
