@@ -1,10 +1,13 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::files;
+use super::gguf;
+use super::gguf::file::GgufFile;
 use super::report::WeightsForm;
 use super::source::ModelSource;
 use crate::Llama4Config;
-use crate::config::{GenerationConfig, HfConfig};
+use crate::config::{GenerationConfig, HfConfig, QuantConfig};
 use crate::error::{ImportError, TextError};
 use crate::text::{ChatTemplate, Tokenizer};
 
@@ -17,6 +20,8 @@ pub struct Checkpoint {
     pub(super) form: WeightsForm,
     /// The file to start from: weights, or the index of their shards.
     pub(super) file: PathBuf,
+    /// Its header, where it is a GGUF file.
+    pub(super) gguf: Option<Arc<GgufFile>>,
 }
 
 impl Checkpoint {
@@ -27,7 +32,11 @@ impl Checkpoint {
     pub fn open(source: impl Into<ModelSource>) -> Result<Self, ImportError> {
         let source = source.into();
         let (hf_config, form, file) = match &source {
+            ModelSource::Directory(file) if files::is_gguf(file) => return Self::open_gguf(source.clone(), file),
             ModelSource::Directory(dir) => {
+                if let Some(file) = files::lone_gguf(dir) {
+                    return Self::open_gguf(source.clone(), &file);
+                }
                 if !dir.is_dir() {
                     return Err(ImportError::NoFolder { dir: dir.clone() });
                 }
@@ -45,9 +54,35 @@ impl Checkpoint {
             }
         };
         let config = hf_config.to_model_config()?;
-        let checkpoint = Self { source, hf_config, config, form, file };
+        let checkpoint = Self { source, hf_config, config, form, file, gguf: None };
         checkpoint.own_layout()?;
         Ok(checkpoint)
+    }
+
+    /// A GGUF file: configuration and tokenizer are its own where no files of Hugging Face's lie beside it.
+    fn open_gguf(source: ModelSource, path: &Path) -> Result<Self, ImportError> {
+        let gguf = gguf::split::read_all(path)?;
+        let beside = path.with_file_name("config.json");
+        let hf_config = match beside.is_file() {
+            true => HfConfig::from_file(beside)?,
+            false => HfConfig::from_json(&gguf::config::hf_config(&gguf)?.to_string())?,
+        };
+        let mut config = hf_config.to_model_config()?;
+        config.quant_config =
+            Some(QuantConfig { method: Some("gguf".to_string()), ..config.quant_config.unwrap_or_default() });
+        let (form, file) = (WeightsForm::Gguf, path.to_path_buf());
+        Ok(Self { source, hf_config, config, form, file, gguf: Some(Arc::new(gguf)) })
+    }
+
+    /// The folder that its files are in; of a GGUF file that is the folder around it.
+    pub(super) fn folder(&self) -> Option<&Path> {
+        match &self.source {
+            ModelSource::Directory(_) if self.form == WeightsForm::Gguf => {
+                Some(self.file.parent().unwrap_or(Path::new("")))
+            }
+            ModelSource::Directory(dir) => Some(dir),
+            ModelSource::Embedded(_) => None,
+        }
     }
 
     /// Where it is.
@@ -75,12 +110,15 @@ impl Checkpoint {
     /// # Errors
     /// When it is there and not valid.
     pub fn generation_config(&self) -> Result<Option<GenerationConfig>, ImportError> {
-        Ok(match &self.source {
-            ModelSource::Directory(dir) => GenerationConfig::from_file_if_present(dir.join("generation_config.json"))?,
+        if let Some(folder) = self.folder() {
+            return Ok(GenerationConfig::from_file_if_present(folder.join("generation_config.json"))?);
+        }
+        match &self.source {
             ModelSource::Embedded(files) => {
-                files.generation_config_json.map(GenerationConfig::from_slice).transpose()?
+                Ok(files.generation_config_json.map(GenerationConfig::from_slice).transpose()?)
             }
-        })
+            ModelSource::Directory(_) => Ok(None),
+        }
     }
 
     /// The tokenizer, where there is one: work on ids goes without.
@@ -88,14 +126,21 @@ impl Checkpoint {
     /// # Errors
     /// When it is there and not valid, or there only in Meta's own format.
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>, ImportError> {
-        let tokenizer = match &self.source {
-            ModelSource::Directory(dir) => match Tokenizer::from_dir(dir) {
-                Err(TextError::NoTokenizer { .. }) => return Ok(None),
-                tokenizer => Some(tokenizer?),
-            },
-            ModelSource::Embedded(files) => files.tokenizer_json.map(Tokenizer::from_bytes).transpose()?,
-        };
-        Ok(tokenizer)
+        match self.folder().map(Tokenizer::from_dir) {
+            None | Some(Err(TextError::NoTokenizer { .. })) => {}
+            Some(tokenizer) => return Ok(Some(tokenizer?)),
+        }
+        let json = self.tokenizer_json()?;
+        Ok(json.map(|json| Tokenizer::from_bytes(&json)).transpose()?)
+    }
+
+    /// The `tokenizer.json` that is part of the weights' file or of the program.
+    pub(super) fn tokenizer_json(&self) -> Result<Option<Vec<u8>>, ImportError> {
+        match (&self.gguf, &self.source) {
+            (Some(gguf), _) => gguf::tokenizer::tokenizer_json(gguf),
+            (None, ModelSource::Embedded(files)) => Ok(files.tokenizer_json.map(<[u8]>::to_vec)),
+            (None, ModelSource::Directory(_)) => Ok(None),
+        }
     }
 
     /// The chat template, where the checkpoint brings one; [`ChatTemplate::default`] is Llama 4's.
@@ -103,12 +148,22 @@ impl Checkpoint {
     /// # Errors
     /// When it is there and not valid.
     pub fn chat_template(&self) -> Result<Option<ChatTemplate>, ImportError> {
-        Ok(match &self.source {
-            ModelSource::Directory(dir) => ChatTemplate::from_dir(dir)?,
-            ModelSource::Embedded(files) => {
-                let new = |text| ChatTemplate::new("the embedded model's chat template", text);
-                files.chat_template.map(new).transpose()?
-            }
-        })
+        if let Some(folder) = self.folder()
+            && let Some(template) = ChatTemplate::from_dir(folder)?
+        {
+            return Ok(Some(template));
+        }
+        let text = self.chat_template_text()?;
+        let name = format!("the chat template of {}", self.source.place().display());
+        Ok(text.map(|text| ChatTemplate::new(&name, &text)).transpose()?)
+    }
+
+    /// The chat template that is part of the weights' file or of the program.
+    pub(super) fn chat_template_text(&self) -> Result<Option<String>, ImportError> {
+        match (&self.gguf, &self.source) {
+            (Some(gguf), _) => gguf::tokenizer::chat_template(gguf),
+            (None, ModelSource::Embedded(files)) => Ok(files.chat_template.map(str::to_owned)),
+            (None, ModelSource::Directory(_)) => Ok(None),
+        }
     }
 }

@@ -208,23 +208,21 @@ impl Checkpoint {
         Ok(written)
     }
 
-    /// A file that belongs to the checkpoint beside its weights.
+    /// A file that belongs to the checkpoint beside its weights, or is part of them.
     fn companion(&self, name: &str) -> Result<Option<Vec<u8>>, ImportError> {
-        match &self.source {
-            ModelSource::Directory(dir) => {
-                let file = dir.join(name);
-                if !file.is_file() {
-                    return Ok(None);
-                }
-                std::fs::read(&file).map(Some).map_err(|error| ImportError::Read { file, error })
-            }
-            ModelSource::Embedded(files) => Ok(match name {
-                "generation_config.json" => files.generation_config_json.map(<[u8]>::to_vec),
-                "tokenizer.json" => files.tokenizer_json.map(<[u8]>::to_vec),
-                "chat_template.jinja" => files.chat_template.map(|text| text.as_bytes().to_vec()),
-                _ => None,
-            }),
+        if let Some(file) = self.folder().map(|folder| folder.join(name))
+            && file.is_file()
+        {
+            return std::fs::read(&file).map(Some).map_err(|error| ImportError::Read { file, error });
         }
+        Ok(match (name, &self.source) {
+            ("tokenizer.json", _) => self.tokenizer_json()?,
+            ("chat_template.jinja", _) => self.chat_template_text()?.map(String::into_bytes),
+            ("generation_config.json", ModelSource::Embedded(files)) => {
+                files.generation_config_json.map(<[u8]>::to_vec)
+            }
+            _ => None,
+        })
     }
 }
 

@@ -19,6 +19,32 @@ const NAMES: [(&str, WeightsForm); 6] = [
     ("model.bin", WeightsForm::BurnRecord),
 ];
 
+/// Whether a path is that of a GGUF file.
+pub(super) fn is_gguf(path: &Path) -> bool {
+    path.is_file() && has_gguf_name(path)
+}
+
+fn has_gguf_name(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
+
+/// The GGUF file of a folder that has one, or the parts of one, and no weights of another form.
+pub(super) fn lone_gguf(dir: &Path) -> Option<PathBuf> {
+    if NAMES.iter().any(|(name, _)| dir.join(name).exists()) {
+        return None;
+    }
+    let mut files: Vec<PathBuf> = std::fs::read_dir(dir).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.retain(|file| has_gguf_name(file));
+    files.sort();
+    // Of several parts the first is the one that is opened; of several models none is chosen.
+    let parts = |file: &PathBuf| file.to_string_lossy().contains("-00001-of-");
+    match files.as_slice() {
+        [file] => Some(file.clone()),
+        [first, ..] if parts(first) && files.iter().filter(|file| parts(file)).count() == 1 => Some(first.clone()),
+        _ => None,
+    }
+}
+
 /// The weights of a folder: the first form that is there; after the names that say what they are, a lone `.pth` or `.pt`.
 pub(super) fn find(dir: &Path) -> Result<(WeightsForm, PathBuf), ImportError> {
     for (name, form) in NAMES {
@@ -64,7 +90,7 @@ impl Checkpoint {
             WeightsForm::ShardedPyTorch => index::read(&file, pytorch::read),
             WeightsForm::PyTorch => pytorch::read(&Blob::open(&file)?, &file),
             WeightsForm::Safetensors | WeightsForm::Embedded => header::read(&Blob::open(&file)?, &file),
-            WeightsForm::BurnRecord => Ok(Vec::new()),
+            WeightsForm::BurnRecord | WeightsForm::Gguf => Ok(Vec::new()),
         }
     }
 }

@@ -7,6 +7,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Element, Tensor};
 
 use super::checkpoint::Checkpoint;
+use super::gguf;
 use super::names::expected_tensors;
 use super::plan::Plan;
 use super::report::{LoadProgress, LoadReport, WeightsForm};
@@ -174,6 +175,9 @@ impl Checkpoint {
 
     /// Read all headers and compare them with the model.
     pub(super) fn plan(&self) -> Result<Plan, ImportError> {
+        if let Some(gguf) = &self.gguf {
+            return gguf::plan::plan(&self.config, gguf, self.source.place());
+        }
         let quantisation = self.config.quant_config.as_ref().map(ToString::to_string);
         Plan::new(&self.config, self.stored()?, self.source.place(), quantisation.as_deref())
     }

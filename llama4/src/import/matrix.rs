@@ -7,6 +7,9 @@ use std::sync::Arc;
 use half::f16;
 
 use super::blob::Blob;
+use super::gguf::blocks;
+use super::gguf::file::GgufTensor;
+use super::gguf::kind::{GgmlType, row_bytes};
 use super::stored::{StoredDtype, StoredTensor};
 use crate::quant::{self, BLOCK, Packing};
 
@@ -29,6 +32,8 @@ pub(super) enum Matrix {
     },
     /// Rows in this library's own packing.
     Packed(PackedPart),
+    /// Rows of GGUF's blocks.
+    Blocks(BlockRows),
     /// Matrices of the same width, one below the other.
     Below(Vec<Matrix>),
     /// Matrices of the same height, side by side.
@@ -98,7 +103,9 @@ impl Strided {
             StoredDtype::F8E4m3 => {
                 self.read_as(|[byte]: [u8; 1]| E4M3[usize::from(byte)], rows, columns, out, stride);
             }
-            StoredDtype::Packed(_) | StoredDtype::Other(_) => unreachable!("a view has elements that are floats"),
+            StoredDtype::Packed(_) | StoredDtype::Blocks { .. } | StoredDtype::Other(_) => {
+                unreachable!("a view has elements that are floats")
+            }
         }
     }
 
@@ -153,6 +160,67 @@ impl Strided {
     }
 }
 
+/// Rows of a quantised GGUF tensor.
+#[derive(Debug, Clone)]
+pub(super) struct BlockRows {
+    kind: GgmlType,
+    rows: usize,
+    columns: usize,
+    file: Arc<Path>,
+    blob: Blob,
+    /// The bytes of these rows.
+    range: Range<usize>,
+}
+
+impl BlockRows {
+    /// Rows from `first` on, if the tensor has them, each of whole blocks of a kind that is read.
+    pub(super) fn new(tensor: &GgufTensor, first: usize, [rows, columns]: [usize; 2]) -> Option<Self> {
+        let width = row_bytes(tensor.kind, columns).filter(|_| tensor.kind.is_read())?;
+        let start = tensor.range.start.checked_add(first.checked_mul(width)?)?;
+        let range = start..start.checked_add(rows.checked_mul(width)?)?;
+        let (file, blob) = (tensor.file.clone(), tensor.blob.clone());
+        (range.end <= tensor.range.end).then_some(Self { kind: tensor.kind, rows, columns, file, blob, range })
+    }
+
+    fn bytes(&self, rows: Range<usize>) -> &[u8] {
+        let width = self.range.len() / self.rows;
+        &self.blob[self.range.start + rows.start * width..self.range.start + rows.end * width]
+    }
+
+    fn read(&self, rows: Range<usize>, columns: Range<usize>, out: &mut [f32], stride: usize) {
+        // Whole blocks around the columns.
+        let values = self.kind.block_values();
+        let (first, last) = (columns.start / values, columns.end.div_ceil(values));
+        let mut blocks = vec![0.0; (last - first) * values];
+        for (row, out) in rows.zip(out.chunks_mut(stride)) {
+            let bytes = &self.bytes(row..row + 1)[first * self.kind.block_bytes()..last * self.kind.block_bytes()];
+            if blocks::dequantise(self.kind, bytes, &mut blocks).is_err() {
+                unreachable!("kind and length were checked when this was made");
+            }
+            let start = columns.start - first * values;
+            out[..columns.len()].copy_from_slice(&blocks[start..start + columns.len()]);
+        }
+    }
+
+    fn packing(&self) -> Option<Packing> {
+        match self.kind {
+            GgmlType::Q8_0 => Some(Packing::Q8),
+            GgmlType::Q4_0 => Some(Packing::Q4),
+            _ => None,
+        }
+    }
+
+    fn split(&self, rows: Range<usize>, words: &mut [u32], scales: &mut [u16], scale_stride: usize) {
+        let (row_words, row_scales) = (words.len() / rows.len().max(1), self.columns / BLOCK);
+        let parts = words.chunks_exact_mut(row_words).zip(scales.chunks_mut(scale_stride));
+        for (row, (words, scales)) in rows.zip(parts) {
+            if blocks::packed::split(self.kind, self.bytes(row..row + 1), &mut scales[..row_scales], words).is_err() {
+                unreachable!("kind and length were checked when this was made");
+            }
+        }
+    }
+}
+
 impl PackedPart {
     /// The bytes of consecutive rows: words, and scales.
     pub(super) fn bytes(&self, rows: Range<usize>) -> (&[u8], &[u8]) {
@@ -194,6 +262,7 @@ impl Matrix {
         match self {
             Self::Floats(view) | Self::Scaled { values: view, .. } => view.rows,
             Self::Packed(part) => part.rows,
+            Self::Blocks(blocks) => blocks.rows,
             Self::Below(parts) => parts.iter().map(Self::rows).sum(),
             Self::Beside(parts) => parts.first().map_or(0, Self::rows),
         }
@@ -204,6 +273,7 @@ impl Matrix {
         match self {
             Self::Floats(view) | Self::Scaled { values: view, .. } => view.columns,
             Self::Packed(part) => part.columns,
+            Self::Blocks(blocks) => blocks.columns,
             Self::Below(parts) => parts.first().map_or(0, Self::columns),
             Self::Beside(parts) => parts.iter().map(Self::columns).sum(),
         }
@@ -222,6 +292,7 @@ impl Matrix {
                 }
             }
             Self::Packed(part) => part.read(rows, columns, out, stride),
+            Self::Blocks(blocks) => blocks.read(rows, columns, out, stride),
             Self::Below(parts) => {
                 for (part, within, at) in overlaps(parts.iter().map(Self::rows), &rows) {
                     parts[part].read(within, columns.clone(), &mut out[at * stride..], stride);
@@ -261,6 +332,11 @@ impl Matrix {
                 }
                 true
             }
+            Self::Blocks(blocks) if blocks.packing() == Some(packing) => {
+                let words = &mut words[..rows.len() * packing.words(blocks.columns)];
+                blocks.split(rows, words, scales, scale_stride);
+                true
+            }
             Self::Below(parts) if parts.iter().all(|part| part.is_packed_as(packing)) => {
                 let width = packing.words(self.columns());
                 for (part, within, at) in overlaps(parts.iter().map(Self::rows), &rows) {
@@ -282,6 +358,7 @@ impl Matrix {
     pub(super) fn native_packing(&self) -> Option<Packing> {
         match self {
             Self::Packed(part) => Some(part.packing),
+            Self::Blocks(blocks) => blocks.packing(),
             Self::Below(parts) => {
                 let first = parts.first()?.native_packing()?;
                 parts.iter().all(|part| part.native_packing() == Some(first)).then_some(first)
@@ -294,7 +371,7 @@ impl Matrix {
     pub(super) fn is_turned(&self) -> bool {
         match self {
             Self::Floats(view) | Self::Scaled { values: view, .. } => view.is_turned(),
-            Self::Packed(_) => false,
+            Self::Packed(_) | Self::Blocks(_) => false,
             Self::Below(parts) | Self::Beside(parts) => parts.iter().any(Self::is_turned),
         }
     }
@@ -348,6 +425,7 @@ impl Matrix {
                 }
                 extents
             }
+            Self::Blocks(blocks) => vec![(blocks.file.clone(), blocks.range.clone())],
             Self::Below(parts) | Self::Beside(parts) => parts.iter().flat_map(Self::extents).collect(),
         }
     }

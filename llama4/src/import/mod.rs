@@ -13,7 +13,6 @@ mod convert;
 mod encode;
 mod experts;
 mod files;
-#[cfg_attr(not(test), expect(dead_code, reason = "the plan takes it up next"))]
 mod gguf;
 mod header;
 mod index;

@@ -11,7 +11,6 @@ use sha2::{Digest, Sha256};
 use super::checkpoint::Checkpoint;
 use super::report::LoadProgress;
 use super::shards::{CHECKSUMS, hex};
-use super::source::ModelSource;
 use crate::config::QuantConfig;
 use crate::error::ImportError;
 
@@ -49,7 +48,7 @@ impl Checkpoint {
         &self,
         mut progress: impl FnMut(LoadProgress<'_>) -> ControlFlow<()>,
     ) -> Result<Option<usize>, ImportError> {
-        let ModelSource::Directory(dir) = &self.source else { return Ok(None) };
+        let Some(dir) = self.folder() else { return Ok(None) };
         let list = dir.join(CHECKSUMS);
         if !list.exists() {
             return Ok(None);

@@ -17,6 +17,8 @@ pub enum WeightsForm {
     ShardedPyTorch,
     /// Burn's own record, `model.mpk` or `model.bin`.
     BurnRecord,
+    /// llama.cpp's format, one file or several parts.
+    Gguf,
     /// A safetensors file that is part of the program.
     Embedded,
 }
@@ -29,6 +31,7 @@ impl fmt::Display for WeightsForm {
             Self::PyTorch => "PyTorch",
             Self::ShardedPyTorch => "sharded PyTorch",
             Self::BurnRecord => "burn record",
+            Self::Gguf => "GGUF",
             Self::Embedded => "embedded safetensors",
         })
     }

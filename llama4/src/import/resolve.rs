@@ -161,7 +161,7 @@ fn apart(expected: &ExpectedTensor, held: &mut Held, problems: &mut Problems) ->
             }
             let matrix = match tensor.dtype {
                 StoredDtype::F8E4m3 => scaled_matrix(&name, &tensor, shape, held, problems),
-                StoredDtype::Other(_) | StoredDtype::Packed(_) => {
+                StoredDtype::Other(_) | StoredDtype::Packed(_) | StoredDtype::Blocks { .. } => {
                     problems.dtypes.push((name, tensor.dtype.clone(), tensor.file.clone()));
                     None
                 }

@@ -51,7 +51,7 @@ impl Storage {
         for tensor in &plan.tensors {
             let packing = self.packing(tensor);
             let lossless = tensor.matrices.iter().all(|matrix| matrix.native_packing() == packing);
-            if packing.is_some() && tensor.dtype.is_quantised() && !lossless {
+            if packing.is_some_and(Packing::has_scales) && tensor.dtype.is_quantised() && !lossless {
                 *counts.entry(tensor.dtype.clone()).or_insert(0) += 1;
             }
         }

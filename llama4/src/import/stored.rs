@@ -19,6 +19,13 @@ pub enum StoredDtype {
     F8E4m3,
     /// This library's packed words, with scales.
     Packed(Packing),
+    /// Blocks of another kind, as GGUF has them.
+    Blocks {
+        /// The kind's own name.
+        name: String,
+        /// The packing that keeps most of it.
+        nearest: Packing,
+    },
     /// Anything else, under the file's own name for it.
     Other(String),
 }
@@ -42,6 +49,7 @@ impl StoredDtype {
             Self::Bf16 | Self::F16 => 16,
             Self::F8E4m3 => 8,
             Self::Packed(packing) => packing.bits(),
+            Self::Blocks { .. } => return None,
             Self::Other(name) => match name.as_str() {
                 "F64" | "I64" | "U64" | "C64" => 64,
                 "I32" | "U32" => 32,
@@ -60,14 +68,14 @@ impl StoredDtype {
             Self::F32 => Some(4),
             Self::Bf16 | Self::F16 => Some(2),
             Self::F8E4m3 => Some(1),
-            Self::Packed(_) | Self::Other(_) => None,
+            Self::Packed(_) | Self::Blocks { .. } | Self::Other(_) => None,
         }
     }
 
     /// The packing that keeps most of what is stored; `None` for floats.
     pub(super) fn nearest_packing(&self) -> Option<Packing> {
         match self {
-            Self::Packed(packing) => Some(*packing),
+            Self::Packed(packing) | Self::Blocks { nearest: packing, .. } => Some(*packing),
             _ => None,
         }
     }
@@ -75,7 +83,7 @@ impl StoredDtype {
     /// Whether this is how quantised weights are stored.
     pub(super) fn is_quantised(&self) -> bool {
         match self {
-            Self::F8E4m3 | Self::Packed(_) => true,
+            Self::F8E4m3 | Self::Packed(_) | Self::Blocks { .. } => true,
             Self::Other(name) => {
                 ["F8_", "F6_"].iter().any(|prefix| name.starts_with(prefix))
                     || ["F4", "I8", "U8"].contains(&name.as_str())
@@ -93,6 +101,7 @@ impl fmt::Display for StoredDtype {
             Self::F32 => "F32",
             Self::F8E4m3 => "F8_E4M3",
             Self::Packed(packing) => packing.as_str(),
+            Self::Blocks { name, .. } => name,
             Self::Other(name) => name,
         })
     }

@@ -100,6 +100,7 @@ impl GgufFile {
         Ok(Self { metadata, tensors })
     }
 
+    #[cfg(test)]
     /// The file, or the first part of several.
     pub(in crate::import) fn file(&self) -> &Path {
         self.metadata.file()

@@ -34,6 +34,7 @@ impl Metadata {
         cursor.count("metadata keys", SMALLEST_ENTRY, MAX_KEYS)
     }
 
+    #[cfg(test)]
     /// Read `count` keys and their values.
     pub(super) fn read(cursor: &mut Cursor, count: usize, blob: &Blob, file: &Arc<Path>) -> Result<Self, String> {
         let mut values = HashMap::new();

@@ -11,6 +11,7 @@ pub(super) mod file;
 pub(super) mod kind;
 pub(super) mod metadata;
 pub(super) mod names;
+pub(super) mod plan;
 mod rope;
 pub(super) mod split;
 pub(super) mod tokenizer;

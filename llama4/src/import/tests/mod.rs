@@ -5,7 +5,7 @@ mod files;
 mod forms;
 mod goldens;
 mod own;
-mod packed;
+pub(in crate::import) mod packed;
 mod pytorch;
 mod saved;
 

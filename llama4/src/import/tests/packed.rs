@@ -21,7 +21,7 @@ fn values(slot: WeightSlot<'_, TestBackend>) -> (Option<Packing>, Vec<f32>) {
     }
 }
 
-pub(super) fn weights(mut model: TestModel) -> Vec<(String, Option<Packing>, Vec<f32>)> {
+pub(in crate::import) fn weights(mut model: TestModel) -> Vec<(String, Option<Packing>, Vec<f32>)> {
     let slots = model.weight_slots().into_iter();
     slots
         .map(|(name, slot)| {

@@ -1,14 +1,20 @@
 //! A golden checkpoint written as GGUF is the same model.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use burn_ndarray::NdArray;
+
 use super::*;
+use crate::Llama4ForCausalLM;
 use crate::config::HfConfig;
 use crate::import::gguf::blocks::dequantise;
 use crate::import::gguf::config::hf_config;
 use crate::import::gguf::names::{Values, named};
 use crate::import::header;
 use crate::import::stored::{StoredDtype, StoredTensor};
+use crate::import::{Checkpoint, ConvertOptions, LoadOptions, Loaded, WeightsForm};
+use crate::quant::{Packing, Quantization, pack};
 
 fn golden(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/goldens/p1_scout_like").join(file)
@@ -137,4 +143,123 @@ fn its_tensors_are_the_same() {
         };
         assert!(found == expected_values, "{}", expected.name);
     }
+}
+
+/// The file on disk, and the model that is in it.
+fn loaded(writer: &Writer, quantization: Option<Quantization>) -> Loaded<NdArray> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("model.gguf");
+    std::fs::write(&file, writer.bytes()).unwrap();
+    let options = LoadOptions { quantization, ..LoadOptions::default() };
+    // By the name of the file, and by that of its folder.
+    let of_folder = load_from(dir.path(), &options);
+    let of_file = load_from(&file, &options);
+    assert_eq!(of_folder.report.bytes, of_file.report.bytes);
+    of_file
+}
+
+fn load_from(path: &Path, options: &LoadOptions) -> Loaded<NdArray> {
+    crate::import::load(path, options, &Default::default(), |_| ControlFlow::Continue(())).unwrap()
+}
+
+/// The tensors of two axes or more in blocks of 32, as far as their rows are whole blocks.
+fn in_blocks(mut writer: Writer, id: u32) -> Writer {
+    let packing = if id == 8 { Packing::Q8 } else { Packing::Q4 };
+    for tensor in &mut writer.tensors {
+        if tensor.widths.len() < 2 || !tensor.widths[0].is_multiple_of(32) || tensor.name.ends_with(b"inp.weight") {
+            continue;
+        }
+        let values: Vec<f32> =
+            tensor.bytes.as_chunks().0.iter().map(|&bytes| half::bf16::from_le_bytes(bytes).to_f32()).collect();
+        tensor.id = id;
+        tensor.bytes = values
+            .chunks(32)
+            .flat_map(|block| {
+                let (mut words, mut scales) = (vec![0; packing.words(32)], [0]);
+                pack(packing, block, &mut words, &mut scales).unwrap();
+                scales.into_iter().flat_map(u16::to_le_bytes).chain(words.into_iter().flat_map(u32::to_le_bytes))
+            })
+            .collect();
+    }
+    writer
+}
+
+fn weights(model: Llama4ForCausalLM<NdArray>) -> Vec<(String, Option<Packing>, Vec<f32>)> {
+    crate::import::tests::packed::weights(model)
+}
+
+#[test]
+fn a_file_of_floats_is_the_model_bit_for_bit() {
+    let loaded = loaded(&written(), None);
+    assert_eq!(loaded.report.form, WeightsForm::Gguf);
+    let expected = load_from(&golden(""), &LoadOptions::default());
+    assert_eq!(weights(loaded.model), weights(expected.model));
+}
+
+#[test]
+fn blocks_of_our_own_kinds_are_taken_without_loss() {
+    for (id, packing) in [(8, Packing::Q8), (2, Packing::Q4)] {
+        let loaded = loaded(&in_blocks(written(), id), None);
+        assert!(loaded.report.requantised.is_empty(), "{:?}", loaded.report);
+        let all = Quantization { weights: packing, head: packing, embedding: packing };
+        let expected = load_from(&golden(""), &LoadOptions { quantization: Some(all), ..LoadOptions::default() });
+        assert_eq!(weights(loaded.model), weights(expected.model), "{packing}");
+    }
+}
+
+#[test]
+fn blocks_of_another_kind_become_the_nearest_of_ours_and_it_is_said() {
+    let mut writer = written();
+    let query = writer.tensors.iter_mut().find(|tensor| tensor.name == b"blk.1.attn_q.weight").unwrap();
+    // Q4_1: scale and minimum, then the quants.
+    let block: Vec<u8> = [[0x00, 0x3c, 0x00, 0xc0].as_slice(), &[0xb7; 16]].concat();
+    (query.id, query.bytes) = (3, block.repeat(64 * 64 / 32));
+    let loaded = loaded(&writer, None);
+    assert_eq!(loaded.report.requantised.values().sum::<usize>(), 1);
+    assert_eq!(loaded.report.requantised.keys().next().unwrap().to_string(), "Q4_1");
+    let found = weights(loaded.model);
+    let (_, packing, values) =
+        found.iter().find(|(name, ..)| name == "model.layers.1.self_attn.q_proj.weight").unwrap();
+    assert_eq!(*packing, Some(Packing::Q4));
+    // 7 - 2 in the low halves, 11 - 2 in the high ones; the largest is met exactly.
+    assert_eq!((values[16], values[31]), (9.0, 9.0));
+    assert!((values[0] - 5.0).abs() < 0.6, "{}", values[0]);
+}
+
+#[test]
+fn an_import_is_the_same_model_with_its_tokenizer() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, folder) = (dir.path().join("model.gguf"), dir.path().join("out"));
+    std::fs::write(&file, in_blocks(written(), 2).bytes()).unwrap();
+    let checkpoint = Checkpoint::open(file.as_path()).unwrap();
+    let report = checkpoint.convert(&ConvertOptions::default(), &folder, |_| ControlFlow::Continue(())).unwrap();
+    assert!(report.requantised.is_empty() && report.dtypes.keys().any(|dtype| dtype.to_string() == "q4"));
+    let options = LoadOptions::default();
+    assert_eq!(weights(load_from(&folder, &options).model), weights(load_from(&file, &options).model));
+}
+
+#[test]
+fn what_does_not_fit_the_model_is_named() {
+    let error = |change: &dyn Fn(&mut Writer)| {
+        let mut writer = written();
+        change(&mut writer);
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("model.gguf");
+        std::fs::write(&file, writer.bytes()).unwrap();
+        let loaded =
+            crate::import::load::<NdArray>(file.as_path(), &LoadOptions::default(), &Default::default(), |_| {
+                ControlFlow::Continue(())
+            });
+        loaded.unwrap_err().to_string()
+    };
+    let tensor = |writer: &mut Writer, name: &str, id: u32, widths: &[u64], bytes: usize| {
+        let tensor = writer.tensors.iter_mut().find(|tensor| tensor.name == name.as_bytes()).unwrap();
+        (tensor.id, tensor.widths, tensor.bytes) = (id, widths.to_vec(), vec![0; bytes]);
+    };
+    let missing = error(&|writer| writer.tensors.retain(|tensor| tensor.name != b"blk.2.attn_k.weight"));
+    assert!(missing.contains("1 parameter is missing (model.layers.2.self_attn.k_proj.weight)"), "{missing}");
+    let shape = error(&|writer| tensor(writer, "blk.2.attn_k.weight", 30, &[32, 64], 4096));
+    assert!(shape.contains("k_proj.weight") && shape.contains("[32, 64]") && shape.contains("[64, 32]"), "{shape}");
+    let norm = error(&|writer| tensor(writer, "blk.2.attn_norm.weight", 8, &[64], 68));
+    assert!(norm.contains("input_layernorm.weight") && norm.contains("Q8_0"), "{norm}");
 }
