@@ -100,8 +100,8 @@ impl GgufFile {
         Ok(Self { metadata, tensors })
     }
 
-    #[cfg(test)]
     /// The file, or the first part of several.
+    #[cfg(test)]
     pub(in crate::import) fn file(&self) -> &Path {
         self.metadata.file()
     }

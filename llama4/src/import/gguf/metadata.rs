@@ -34,7 +34,6 @@ impl Metadata {
         cursor.count("metadata keys", SMALLEST_ENTRY, MAX_KEYS)
     }
 
-    #[cfg(test)]
     /// Read `count` keys and their values.
     pub(super) fn read(cursor: &mut Cursor, count: usize, blob: &Blob, file: &Arc<Path>) -> Result<Self, String> {
         let mut values = HashMap::new();
@@ -48,6 +47,7 @@ impl Metadata {
         Ok(Self { blob: blob.clone(), file: file.clone(), values })
     }
 
+    #[cfg(test)]
     pub(in crate::import) fn file(&self) -> &Path {
         &self.file
     }
