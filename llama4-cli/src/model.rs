@@ -10,6 +10,7 @@ use llama4::config::{GenerationConfig, PipelineConfig};
 use llama4::error::{ImportError, TextError};
 use llama4::generate::SamplingParams;
 use llama4::import::{Checkpoint, EmbeddedModel, LoadOptions, LoadProgress, ModelSource, StoredDtype};
+use llama4::memory::MemoryOptions;
 use llama4::text::{ChatTemplate, Tokenizer};
 use llama4::{Llama4Config, Llama4ForCausalLM};
 
@@ -52,11 +53,21 @@ pub(crate) fn source(args: &ModelArgs) -> ModelSource {
     }
 }
 
-/// The tokenizer that belongs to a model.
-pub(crate) fn tokenizer(source: &ModelSource) -> Result<Tokenizer, TextError> {
+/// The tokenizer of a model, whose weights need not be there; a GGUF file has it inside.
+pub(crate) fn tokenizer(source: &ModelSource) -> Result<Tokenizer> {
     match source {
-        ModelSource::Directory(dir) => Tokenizer::from_dir(dir),
-        ModelSource::Embedded(files) => Tokenizer::from_bytes(files.tokenizer_json.unwrap_or_default()),
+        ModelSource::Directory(dir) => match Tokenizer::from_dir(dir) {
+            Err(error @ TextError::NoTokenizer { .. }) => {
+                let inside =
+                    Checkpoint::open(dir.as_path()).ok().and_then(|checkpoint| checkpoint.tokenizer().transpose());
+                match inside {
+                    Some(tokenizer) => Ok(tokenizer?),
+                    None => Err(error.into()),
+                }
+            }
+            tokenizer => Ok(tokenizer?),
+        },
+        ModelSource::Embedded(files) => Ok(Tokenizer::from_bytes(files.tokenizer_json.unwrap_or_default())?),
     }
 }
 
@@ -146,27 +157,25 @@ impl Model {
         self.checkpoint.config()
     }
 
-    pub(crate) fn tokenizer(&self) -> Result<Tokenizer, TextError> {
-        tokenizer(&self.source)
+    pub(crate) fn tokenizer(&self) -> Result<Tokenizer> {
+        match self.checkpoint.tokenizer()? {
+            Some(tokenizer) => Ok(tokenizer),
+            // Says where it was looked for.
+            None => tokenizer(&self.source),
+        }
     }
 
     /// The tokenizer, if the model has one: work on ids goes without.
-    pub(crate) fn tokenizer_if_any(&self) -> Result<Option<Tokenizer>, TextError> {
-        match self.tokenizer() {
-            Err(TextError::NoTokenizer { .. } | TextError::OnlyTokenizerModel { .. }) => Ok(None),
-            result => result.map(Some),
+    pub(crate) fn tokenizer_if_any(&self) -> Result<Option<Tokenizer>> {
+        match self.checkpoint.tokenizer() {
+            Err(ImportError::Text(TextError::OnlyTokenizerModel { .. })) => Ok(None),
+            tokenizer => Ok(tokenizer?),
         }
     }
 
     /// The model's chat template, or Llama 4's where it brings none.
-    pub(crate) fn chat_template(&self) -> Result<ChatTemplate, TextError> {
-        let own = match &self.source {
-            ModelSource::Directory(dir) => ChatTemplate::from_dir(dir)?,
-            ModelSource::Embedded(files) => {
-                files.chat_template.map(|text| ChatTemplate::new("the demo model's chat template", text)).transpose()?
-            }
-        };
-        Ok(own.unwrap_or_default())
+    pub(crate) fn chat_template(&self) -> Result<ChatTemplate> {
+        Ok(self.checkpoint.chat_template()?.unwrap_or_default())
     }
 
     /// Tokens that end a text: those of generation_config.json, else those of config.json, else Llama 4's by name.
@@ -230,7 +239,14 @@ impl Model {
             return Ok(());
         }
         let stored = self.checkpoint.hf_config().dtype().unwrap_or(DType::BF16);
-        let estimate = memory::estimate(self.config(), run.weights, [dtype, stored], run.context, run.batch);
+        let options = MemoryOptions {
+            dtype,
+            stored,
+            quantization: run.weights.quantize.quantization(),
+            context: run.context,
+            batch: run.batch,
+        };
+        let estimate = self.checkpoint.memory(&options)?;
         memory::check(&self.name(), &estimate, run.backend)
     }
 

@@ -10,8 +10,14 @@ use crate::golden::{Golden, assert_close};
 use crate::models::load;
 
 /// Cases of one prompt each.
-const SINGLE: [&str; 5] =
-    ["p1_scout_like", "p2_maverick_like", "p3_chunked", "p4_temperature", "p5_ropescaled_bias_tied_gqa4"];
+const SINGLE: [&str; 6] = [
+    "p1_scout_like",
+    "p2_maverick_like",
+    "p3_chunked",
+    "p4_temperature",
+    "p5_ropescaled_bias_tied_gqa4",
+    "p7_fp8_experts",
+];
 /// The batch of three prompts.
 const BATCH: &str = "p6_batch_padded";
 /// Largest difference of a logit or hidden state; the goldens themselves are 6e-5 apart between two implementations.

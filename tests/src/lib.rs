@@ -4,6 +4,7 @@
 pub mod golden;
 pub mod goldens;
 pub mod models;
+pub mod packed;
 pub mod properties;
 
 /// One test per invariant for a backend: `suite!(NdArray)`.
@@ -33,6 +34,11 @@ macro_rules! suite {
             grouped_linear_equals_its_definition,
             truncated_cache_goes_on_as_if_new,
             return_modes_agree,
+        );
+        $crate::suite!($backend, packed:
+            packed_linear_equals_its_definition,
+            packed_rows_are_unpacked_bit_for_bit,
+            packed_goldens_stay_close,
         );
     };
     ($backend:ty, $module:ident: $($name:ident),* $(,)?) => {

@@ -18,18 +18,18 @@ use crate::models::{prompt, tiny, tiny_config};
 const TOLERANCE: f32 = 1e-4;
 
 /// Run a property on random inputs; the failure names the smallest input found.
-fn check<S: Strategy>(cases: u32, inputs: S, property: impl Fn(S::Value) -> Result<(), TestCaseError>) {
+pub(crate) fn check<S: Strategy>(cases: u32, inputs: S, property: impl Fn(S::Value) -> Result<(), TestCaseError>) {
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     if let Err(failure) = runner.run(&inputs, property) {
         panic!("{failure}");
     }
 }
 
-fn host<B: Backend, const D: usize>(tensor: &Tensor<B, D>) -> Vec<f32> {
+pub(crate) fn host<B: Backend, const D: usize>(tensor: &Tensor<B, D>) -> Vec<f32> {
     tensor.to_data().iter::<f32>().collect()
 }
 
-fn close(found: &[f32], expected: &[f32]) -> Result<(), TestCaseError> {
+pub(crate) fn close(found: &[f32], expected: &[f32]) -> Result<(), TestCaseError> {
     prop_assert_eq!(found.len(), expected.len());
     let scale = expected.iter().fold(1.0_f32, |most, value| most.max(value.abs()));
     for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
@@ -39,7 +39,7 @@ fn close(found: &[f32], expected: &[f32]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn random<B: Backend, const D: usize>(shape: [usize; D], seed: u64) -> Tensor<B, D> {
+pub(crate) fn random<B: Backend, const D: usize>(shape: [usize; D], seed: u64) -> Tensor<B, D> {
     let device = B::Device::default();
     B::seed(&device, seed);
     Tensor::random(shape, Distribution::Normal(0.0, 1.0), &device)

@@ -10,9 +10,9 @@ use crate::backend::BackendKind;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArgs {
-    /// Folder of a checkpoint: config.json, weights, tokenizer.json. Without it the small demo model that is part of
-    /// this program
-    #[arg(short, long, value_name = "DIR")]
+    /// Folder of a checkpoint: config.json, weights, tokenizer.json; Meta's params.json and consolidated.*.pth; or a GGUF
+    /// file. Without it the small demo model that is part of this program
+    #[arg(short, long, value_name = "PATH")]
     pub(crate) model: Option<PathBuf>,
 }
 

@@ -16,6 +16,7 @@ use super::{recorders, records, snapshots};
 use crate::Llama4ForCausalLM;
 use crate::config::FoundWeights;
 use crate::error::ImportError;
+use crate::memory::{MemoryEstimate, MemoryOptions};
 use crate::ops::shared;
 use crate::quant::Quantization;
 
@@ -158,6 +159,20 @@ impl Checkpoint {
         };
         report.elapsed = started.elapsed();
         Ok(report)
+    }
+
+    /// What running this checkpoint takes, its weights as its files hold them where `options` leaves them so.
+    ///
+    /// # Errors
+    /// As [`survey`](Self::survey).
+    pub fn memory(&self, options: &MemoryOptions) -> Result<MemoryEstimate, ImportError> {
+        let estimate = self.config.memory(options);
+        if self.form == WeightsForm::BurnRecord {
+            return Ok(estimate);
+        }
+        let own = self.own_layout()?.cloned();
+        let storage = Storage { dtype: options.dtype, quantization: options.quantization, own };
+        Ok(MemoryEstimate { weights: storage.bytes(&self.plan()?), ..estimate })
     }
 
     fn planned(&self, plan: &Plan) -> LoadReport {

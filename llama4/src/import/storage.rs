@@ -45,6 +45,19 @@ impl Storage {
         }
     }
 
+    /// Bytes that the parameters take in memory.
+    pub(super) fn bytes(&self, plan: &Plan) -> u64 {
+        let bytes = plan.tensors.iter().map(|tensor| {
+            let [count, output, input] = tensor.expected.matrices();
+            let width = match self.packing(tensor) {
+                Some(packing) => packing.row_bytes(input),
+                None => input * self.dtype.size(),
+            };
+            (count * output) as u64 * width as u64
+        });
+        bytes.sum()
+    }
+
     /// Parameters whose quantised values change: they are packed in another way than they are stored.
     pub(super) fn requantised(&self, plan: &Plan) -> BTreeMap<StoredDtype, usize> {
         let mut counts = BTreeMap::new();

@@ -4,6 +4,7 @@ mod binary;
 mod chat;
 mod errors;
 mod generate;
+mod import;
 mod interrupt;
 mod logits;
 mod looking;
