@@ -108,8 +108,8 @@ fn an_estimate_needs_the_configuration_alone() {
 #[test]
 fn what_does_not_fit_in_memory_is_refused_with_the_numbers() {
     let dir = copy("p1_scout_like");
-    configure(dir.path(), "max_position_embeddings", json!(1_000_000_000_000_u64));
-    let arguments = format!("generate --tokens 1,2 -n 1 --context 900000000000 --model {}", dir.path().display());
+    configure(dir.path(), "max_position_embeddings", json!(2_147_483_647));
+    let arguments = format!("generate --tokens 1,2 -n 1 --context 2000000000 --model {}", dir.path().display());
     let assert = run(&mut llama4(&arguments)).code(1);
     let message = stderr(assert.get_output());
     for part in ["key-value cache", "GB", "free", "--force"] {
