@@ -78,7 +78,8 @@ impl Checkpoint {
     pub(super) fn folder(&self) -> Option<&Path> {
         match &self.source {
             ModelSource::Directory(_) if self.form == WeightsForm::Gguf => {
-                Some(self.file.parent().unwrap_or(Path::new("")))
+                let around = self.file.parent().filter(|folder| !folder.as_os_str().is_empty());
+                Some(around.unwrap_or(Path::new(".")))
             }
             ModelSource::Directory(dir) => Some(dir),
             ModelSource::Embedded(_) => None,

@@ -18,7 +18,7 @@ pub(super) fn packed(matrices: &[Matrix], packing: Packing) -> Option<PackedData
     let first = matrices.first()?;
     let columns = first.columns();
     // A file has no padding after an odd number of scales.
-    if packing.scales(columns) % 2 != 0 {
+    if !packing.scales(columns).is_multiple_of(2) {
         return None;
     }
     let (mut words, mut scales) = first.packed_spans(packing)?;

@@ -35,12 +35,15 @@ pub(super) struct PlannedTensor {
     pub(super) bytes: u64,
 }
 
+/// Name, the shape that is needed, the shape that is there, and the file.
+pub(super) type WrongShape = (String, Vec<usize>, Vec<usize>, Arc<Path>);
+
 /// What keeps parameters from being loaded, all of it, so that the message can say how much.
 #[derive(Default)]
 pub(super) struct Problems {
     pub(super) missing: Vec<String>,
     pub(super) dtypes: Vec<(String, StoredDtype, Arc<Path>)>,
-    pub(super) shapes: Vec<(String, Vec<usize>, Vec<usize>, Arc<Path>)>,
+    pub(super) shapes: Vec<WrongShape>,
     /// Those that are said one by one.
     pub(super) others: Vec<ImportError>,
 }

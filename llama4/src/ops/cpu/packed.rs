@@ -6,8 +6,9 @@ use rayon::prelude::*;
 use super::dot;
 use crate::quant::{self, Packing};
 
-/// From this many rows on, unpacking once and multiplying as usual is faster.
-const MOST_ROWS: usize = 8;
+/// From this many rows on, unpacking a band and multiplying as usual is faster. More than for float weights: those need not be unpacked, and
+/// the general product then packs what was unpacked once more.
+const MOST_ROWS: usize = 64;
 
 /// Values below which handing a piece to another thread costs more than it saves.
 const VALUES_PER_TASK: usize = 1 << 15;
