@@ -10,6 +10,7 @@ use super::packed::{load_packed, weights};
 use super::*;
 use crate::Llama4Config;
 use crate::import::{Checkpoint, ConvertOptions, ConvertReport, StoredDtype, Synth, WeightsForm};
+use crate::nn::{ForwardOptions, TokenBatch};
 use crate::quant::{Packing, Quantization};
 
 fn convert(source: &Path, options: &ConvertOptions, folder: &Path) -> Result<ConvertReport, ImportError> {
@@ -135,6 +136,51 @@ fn the_same_seed_gives_the_same_checkpoint() {
     assert_eq!(write("a", 1), write("b", 1));
     assert_ne!(write("c", 2), write("d", 1));
     load(dir.path().join("a")).unwrap();
+}
+
+#[test]
+fn random_weights_keep_activations_near_one_through_all_layers() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("deep");
+    let config = Llama4Config {
+        hidden_size: 64,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 16,
+        attention_multiplier: 0.25,
+        intermediate_size: 96,
+        intermediate_size_mlp: 96,
+        vocab_size: 128,
+        num_local_experts: 4,
+        bos_token_id: None,
+        eos_token_ids: Vec::new(),
+        pad_token_id: None,
+        ..Llama4Config::scout()
+    };
+    let layers = config.num_hidden_layers;
+    let synth = Synth { config, dtype: burn::tensor::DType::BF16, seed: 5, shard_bytes: 1 << 30, replace: false };
+    synth.write(&folder, |_| ControlFlow::Continue(())).unwrap();
+    let model = load(folder.as_path()).unwrap().model;
+    let ids: Vec<u32> = (0..64).map(|index| index * 5 % 128).collect();
+    let mut cache = model.new_cache(1, ids.len());
+    let batch = TokenBatch::single(&ids, &model.device());
+    let options = ForwardOptions { trace: true, ..ForwardOptions::all_logits() };
+    let output = model.forward(&batch, &mut cache, &options).unwrap();
+    let trace = output.trace.unwrap();
+    assert_eq!((layers, trace.layers.len()), (48, 48));
+    let mut chosen = [0; 4];
+    for (index, hidden) in trace.layers.into_iter().enumerate() {
+        let values: Vec<f32> = hidden.into_data().to_vec().unwrap();
+        let size = (values.iter().map(|value| value * value).sum::<f32>() / values.len() as f32).sqrt();
+        assert!((0.5..4.0).contains(&size), "layer {index}: {size}");
+    }
+    for expert in trace.routing.iter().flatten().flat_map(|routing| &routing.experts) {
+        chosen[*expert] += 1;
+    }
+    // Even shares would be 768.
+    assert!(chosen.iter().all(|count| *count > 256), "{chosen:?}");
+    let logits: Vec<f32> = output.logits.unwrap().into_data().to_vec().unwrap();
+    assert!(logits.iter().all(|logit| logit.is_finite() && logit.abs() < 20.0));
 }
 
 #[test]
