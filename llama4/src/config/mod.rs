@@ -33,6 +33,7 @@ pub(crate) mod words;
 pub use encoding::{DeviceRef, QuantizationConfig, QuantizationEncoding, SupportedEncoding};
 pub use generation::GenerationConfig;
 pub use hf::HfConfig;
+pub(crate) use hf::Section;
 pub use initialize::FoundWeights;
 pub use kv::{KvCacheConfig, KvCacheParams, KvConnector};
 pub use model::{Llama3RopeScalingParams, Llama4Config};

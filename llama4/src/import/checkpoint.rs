@@ -1,11 +1,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::files;
-use super::gguf;
 use super::gguf::file::GgufFile;
 use super::report::WeightsForm;
 use super::source::ModelSource;
+use super::{files, gguf, meta};
 use crate::Llama4Config;
 use crate::config::{GenerationConfig, HfConfig, QuantConfig};
 use crate::error::{ImportError, TextError};
@@ -28,7 +27,7 @@ impl Checkpoint {
     /// Read a checkpoint's configuration and find its weights.
     ///
     /// # Errors
-    /// When the folder, its `config.json` or its weights are not there, or the configuration is wrong.
+    /// When the folder, its `config.json` (`params.json` beside Meta's ranks) or its weights are not there, or the configuration is wrong.
     pub fn open(source: impl Into<ModelSource>) -> Result<Self, ImportError> {
         let source = source.into();
         let (hf_config, form, file) = match &source {
@@ -41,11 +40,17 @@ impl Checkpoint {
                     return Err(ImportError::NoFolder { dir: dir.clone() });
                 }
                 let config = dir.join("config.json");
-                if !config.exists() {
+                let has_config = config.exists();
+                if !has_config && meta::files(dir)?.is_empty() {
                     return Err(ImportError::NoConfig { dir: dir.clone() });
                 }
-                let hf_config = HfConfig::from_file(&config)?;
+                let hf_config = has_config.then(|| HfConfig::from_file(&config)).transpose()?;
                 let (form, file) = files::find(dir)?;
+                let hf_config = match hf_config {
+                    Some(hf_config) => hf_config,
+                    None if form == WeightsForm::MetaRanks => meta::read_config(dir)?,
+                    None => return Err(ImportError::NoConfig { dir: dir.clone() }),
+                };
                 (hf_config, form, file)
             }
             ModelSource::Embedded(files) => {

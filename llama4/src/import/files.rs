@@ -6,7 +6,7 @@ use super::checkpoint::Checkpoint;
 use super::report::WeightsForm;
 use super::source::ModelSource;
 use super::stored::StoredTensor;
-use super::{header, index, pytorch};
+use super::{header, index, meta, pytorch};
 use crate::error::ImportError;
 
 /// Names of weights, in the order in which they are looked for.
@@ -45,13 +45,17 @@ pub(super) fn lone_gguf(dir: &Path) -> Option<PathBuf> {
     }
 }
 
-/// The weights of a folder: the first form that is there; after the names that say what they are, a lone `.pth` or `.pt`.
+/// The weights of a folder: the first form that is there; after the names that say what they are, Meta's ranks, and then a lone `.pth` or
+/// `.pt`.
 pub(super) fn find(dir: &Path) -> Result<(WeightsForm, PathBuf), ImportError> {
     for (name, form) in NAMES {
         let file = dir.join(name);
         if file.exists() {
             return Ok((form, file));
         }
+    }
+    if let Some(first) = meta::files(dir)?.into_iter().next() {
+        return Ok((WeightsForm::MetaRanks, first));
     }
     let unreadable = |error| ImportError::Read { file: dir.to_path_buf(), error };
     let mut pickles = Vec::new();
@@ -62,15 +66,9 @@ pub(super) fn find(dir: &Path) -> Result<(WeightsForm, PathBuf), ImportError> {
         }
     }
     let unsupported = |what: String| ImportError::Unsupported { place: dir.to_path_buf(), what };
-    let is_meta = |file: &PathBuf| {
-        file.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("consolidated."))
-    };
-    if pickles.iter().any(is_meta) {
-        return Err(unsupported("Meta's own layout (consolidated.*.pth)".to_string()));
-    }
     match pickles.len() {
         0 => {
-            let names = NAMES.iter().map(|(name, _)| *name).chain(["*.pth", "*.pt"]);
+            let names = NAMES.iter().map(|(name, _)| *name).chain(["consolidated.00.pth", "*.pth", "*.pt"]);
             Err(ImportError::NoWeights { dir: dir.to_path_buf(), looked_for: names.map(str::to_owned).collect() })
         }
         1 => Ok((WeightsForm::PyTorch, pickles.remove(0))),
@@ -90,6 +88,9 @@ impl Checkpoint {
             WeightsForm::ShardedPyTorch => index::read(&file, pytorch::read),
             WeightsForm::PyTorch => pytorch::read(&Blob::open(&file)?, &file),
             WeightsForm::Safetensors | WeightsForm::Embedded => header::read(&Blob::open(&file)?, &file),
+            WeightsForm::MetaRanks => {
+                Ok(meta::read(self.source.place())?.into_iter().flat_map(|rank| rank.tensors).collect())
+            }
             WeightsForm::BurnRecord | WeightsForm::Gguf => Ok(Vec::new()),
         }
     }

@@ -12,7 +12,7 @@ use super::names::expected_tensors;
 use super::plan::Plan;
 use super::report::{LoadProgress, LoadReport, WeightsForm};
 use super::storage::Storage;
-use super::{recorders, records, snapshots};
+use super::{meta, recorders, records, snapshots};
 use crate::Llama4ForCausalLM;
 use crate::config::FoundWeights;
 use crate::error::ImportError;
@@ -192,6 +192,9 @@ impl Checkpoint {
     pub(super) fn plan(&self) -> Result<Plan, ImportError> {
         if let Some(gguf) = &self.gguf {
             return gguf::plan::plan(&self.config, gguf, self.source.place());
+        }
+        if self.form == WeightsForm::MetaRanks {
+            return meta::plan(&self.config, meta::read(self.source.place())?, self.source.place());
         }
         let quantisation = self.config.quant_config.as_ref().map(ToString::to_string);
         Plan::new(&self.config, self.stored()?, self.source.place(), quantisation.as_deref())

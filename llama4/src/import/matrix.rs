@@ -37,7 +37,6 @@ pub(super) enum Matrix {
     /// Matrices of the same width, one below the other.
     Below(Vec<Matrix>),
     /// Matrices of the same height, side by side.
-    #[cfg_attr(not(test), expect(dead_code, reason = "Meta's ranks are joined so"))]
     Beside(Vec<Matrix>),
 }
 

@@ -19,6 +19,7 @@ mod index;
 mod load;
 mod mapped;
 mod matrix;
+mod meta;
 mod names;
 mod own;
 mod pickle;

@@ -11,11 +11,23 @@ use super::pickle::{self, PickledTensor};
 use super::stored::{StoredDtype, StoredTensor};
 use crate::error::ImportError;
 
+/// Largest list of tensors that is read: it takes up to a hundred times as much memory. PyTorch needs some 200 bytes for a tensor.
+const MAX_PICKLE: usize = 32 << 20;
+
 /// Every tensor of a PyTorch state dict, in the zip form that PyTorch writes since 1.6.
 ///
 /// burn-store reads these files too, but it takes a missing or short storage for zeros and strided values for ordered ones. So what it
 /// is not to be trusted with is checked here: each tensor's storage is there, holds all its elements, and holds them in order.
 pub(super) fn read(blob: &Blob, file: &Arc<Path>) -> Result<Vec<StoredTensor>, ImportError> {
+    read_wanted(blob, file, |_| true)
+}
+
+/// The same. Tensors whose names are not wanted are only listed, without their bytes, which may be anything.
+pub(super) fn read_wanted(
+    blob: &Blob,
+    file: &Arc<Path>,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<Vec<StoredTensor>, ImportError> {
     let corrupt = |reason: String| ImportError::Corrupt { file: file.to_path_buf(), reason };
     let unsupported = |what: &str| ImportError::Unsupported { place: file.to_path_buf(), what: what.to_string() };
     if !blob.starts_with(b"PK") {
@@ -35,13 +47,20 @@ pub(super) fn read(blob: &Blob, file: &Arc<Path>) -> Result<Vec<StoredTensor>, I
         return Err(unsupported("a PyTorch file of a big-endian machine"));
     }
 
+    if pickle.len() > MAX_PICKLE {
+        return Err(corrupt(format!("its data.pkl has {} bytes; at most {MAX_PICKLE} are read", pickle.len())));
+    }
     let tensors =
         pickle::tensors(&blob[pickle.clone()]).map_err(|reason| corrupt(format!("its data.pkl has {reason}")))?;
     tensors
         .into_iter()
         .map(|tensor| {
-            let storage = entry(&format!("data/{}", tensor.storage));
-            place(&tensor, storage)
+            let placed = if is_wanted(&tensor.name) {
+                place(&tensor, entry(&format!("data/{}", tensor.storage)))
+            } else {
+                Ok((dtype(&tensor.storage_type), 0..0))
+            };
+            placed
                 .map(|(dtype, range)| StoredTensor {
                     name: tensor.name.clone(),
                     dtype,

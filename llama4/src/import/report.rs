@@ -15,6 +15,8 @@ pub enum WeightsForm {
     PyTorch,
     /// `pytorch_model.bin.index.json` and the files it names.
     ShardedPyTorch,
+    /// Meta's own layout: `consolidated.NN.pth`, a PyTorch file for each rank, and `params.json`.
+    MetaRanks,
     /// Burn's own record, `model.mpk` or `model.bin`.
     BurnRecord,
     /// llama.cpp's format, one file or several parts.
@@ -30,6 +32,7 @@ impl fmt::Display for WeightsForm {
             Self::ShardedSafetensors => "sharded safetensors",
             Self::PyTorch => "PyTorch",
             Self::ShardedPyTorch => "sharded PyTorch",
+            Self::MetaRanks => "Meta's ranks",
             Self::BurnRecord => "burn record",
             Self::Gguf => "GGUF",
             Self::Embedded => "embedded safetensors",

@@ -184,11 +184,14 @@ fn no_flipped_byte_of_a_pickle_gets_past_the_checks_into_a_panic() {
 }
 
 #[test]
-fn metas_files_and_folders_without_an_index_are_not_guessed_at() {
+fn folders_without_an_index_are_not_guessed_at() {
     let checkpoint = Checkpoint::of("p1_scout_like");
     fs::write(checkpoint.file("a.pth"), "").unwrap();
     fs::write(checkpoint.file("b.pth"), "").unwrap();
     assert!(error_of(checkpoint.path()).contains("2 .pth or .pt files"));
+    // Names that say what they are come first.
     fs::write(checkpoint.file("consolidated.00.pth"), "").unwrap();
-    assert!(error_of(checkpoint.path()).contains("Meta's own layout"));
+    assert!(error_of(checkpoint.path()).contains("consolidated.00.pth is damaged"));
+    fs::write(checkpoint.file("consolidated.0.pth"), "").unwrap();
+    assert!(error_of(checkpoint.path()).contains("consolidated.0.pth: ranks are named consolidated.00.pth"));
 }
