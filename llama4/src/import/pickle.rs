@@ -1,6 +1,7 @@
 //! The part of Python's pickle that a PyTorch state dict is written in: enough to list its tensors, nothing that runs.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 /// A tensor as the pickle describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,24 +21,36 @@ pub(super) struct PickledTensor {
 /// Dictionaries in dictionaries that are followed.
 const MAX_DEPTH: usize = 8;
 
+/// Most entries of dictionaries that are looked at, and most tensors that are made. A few bytes of a pickle make one more of either, and a
+/// dictionary that holds itself has entries without end.
+const MAX_ENTRIES: usize = 1 << 20;
+
+/// Most axes of a tensor.
+const MAX_AXES: usize = 8;
+
+/// Longest name of a tensor, a storage or a class. A few bytes of a pickle make one more copy of it.
+const MAX_NAME: usize = 255;
+
 /// List the tensors of a pickled state dict. The error says what is not understood.
 pub(super) fn tensors(pickle: &[u8]) -> Result<Vec<PickledTensor>, String> {
     let mut machine = Machine { input: pickle, ..Machine::default() };
     let root = machine.run()?;
     let mut found = Vec::new();
-    machine.collect(root, &mut Vec::new(), &mut found)?;
+    let mut entries = 0;
+    machine.collect(root, &mut Vec::new(), &mut entries, &mut found)?;
     Ok(found)
 }
 
-/// A value. What holds others refers to them by index, so that nothing is nested and no input makes a deep structure.
+/// A value. What holds others refers to them by index, so that nothing is nested and no input makes a deep structure; texts are shared,
+/// so that recalling one does not copy it.
 #[derive(Debug, Clone)]
 enum Value {
     /// Of no interest.
     Opaque,
     Int(i64),
-    Text(String),
+    Text(Rc<str>),
     /// `module name`.
-    Global(String),
+    Global(Rc<str>),
     Tuple(usize),
     Dict(usize),
     Tensor(usize),
@@ -85,14 +98,14 @@ impl Machine<'_> {
                 b'c' => {
                     let module = self.line()?;
                     let name = self.line()?;
-                    self.stack.push(Value::Global(format!("{module} {name}")));
+                    self.global(&module, &name)?;
                 }
                 0x93 => {
                     let (name, module) = (self.pop()?, self.pop()?);
                     let (Value::Text(module), Value::Text(name)) = (module, name) else {
                         return Err("a class without a name".to_string());
                     };
-                    self.stack.push(Value::Global(format!("{module} {name}")));
+                    self.global(&module, &name)?;
                 }
                 // Remember under a number of 1 and 4 bytes, or the next one; recall
                 b'q' => self.remember(1)?,
@@ -140,16 +153,20 @@ impl Machine<'_> {
         let (Value::Tuple(arguments), Value::Global(function)) = (arguments, function) else {
             return Err("a call of something that is not a function".to_string());
         };
-        let arguments = self.tuples[arguments].clone();
-        match function.as_str() {
+        let arguments = &self.tuples[arguments];
+        match &*function {
             "collections OrderedDict" => self.dict(),
             "torch._utils _rebuild_tensor_v2" | "torch._utils _rebuild_tensor_v3" => {
-                let tensor = self.tensor(&arguments)?;
+                if self.tensors.len() == MAX_ENTRIES {
+                    return Err(format!("more than {MAX_ENTRIES} tensors"));
+                }
+                let tensor = self.tensor(arguments)?;
                 self.tensors.push(tensor);
                 self.stack.push(Value::Tensor(self.tensors.len() - 1));
             }
             "torch._utils _rebuild_parameter" => {
-                self.stack.push(arguments.into_iter().next().unwrap_or(Value::Opaque));
+                let parameter = arguments.first().cloned().unwrap_or(Value::Opaque);
+                self.stack.push(parameter);
             }
             _ => self.stack.push(Value::Opaque),
         }
@@ -170,13 +187,18 @@ impl Machine<'_> {
             _ => class,
         };
         let numbers = |value: &Value| match value {
-            Value::Tuple(items) => self.tuples[*items].iter().map(number).collect::<Option<Vec<_>>>(),
+            Value::Tuple(items) if self.tuples[*items].len() <= MAX_AXES => {
+                self.tuples[*items].iter().map(number).collect::<Option<Vec<_>>>()
+            }
             _ => None,
         };
+        if name.len() > MAX_NAME {
+            return Err(format!("a storage's name of {} bytes; at most {MAX_NAME} are read", name.len()));
+        }
         Ok(PickledTensor {
             name: String::new(),
             storage_type: class.split(' ').next_back().unwrap_or_default().to_string(),
-            storage: name.clone(),
+            storage: name.to_string(),
             offset: number(offset).ok_or_else(unusual)?,
             shape: numbers(shape).ok_or_else(unusual)?,
             strides: numbers(strides).ok_or_else(unusual)?,
@@ -184,20 +206,36 @@ impl Machine<'_> {
     }
 
     /// Tensors under `value`, each with its path as name.
-    fn collect(&self, value: Value, path: &mut Vec<String>, found: &mut Vec<PickledTensor>) -> Result<(), String> {
+    fn collect(
+        &self,
+        value: Value,
+        path: &mut Vec<Rc<str>>,
+        entries: &mut usize,
+        found: &mut Vec<PickledTensor>,
+    ) -> Result<(), String> {
         match value {
             _ if path.is_empty() && !matches!(value, Value::Dict(_)) => {
                 return Err("something that is not a dictionary of tensors".to_string());
             }
-            Value::Tensor(index) => found.push(PickledTensor { name: path.join("."), ..self.tensors[index].clone() }),
+            Value::Tensor(index) => {
+                let len: usize = path.iter().map(|key| key.len() + 1).sum();
+                if len > MAX_NAME + 1 {
+                    return Err(format!("a tensor's name of {} bytes; at most {MAX_NAME} are read", len - 1));
+                }
+                found.push(PickledTensor { name: path.join("."), ..self.tensors[index].clone() });
+            }
             Value::Dict(index) => {
                 if path.len() == MAX_DEPTH {
                     return Err(format!("dictionaries nested deeper than {MAX_DEPTH}"));
                 }
                 for (key, value) in &self.dicts[index] {
+                    *entries += 1;
+                    if *entries > MAX_ENTRIES {
+                        return Err(format!("dictionaries of more than {MAX_ENTRIES} entries in all"));
+                    }
                     let Value::Text(key) = key else { continue };
                     path.push(key.clone());
-                    self.collect(value.clone(), path, found)?;
+                    self.collect(value.clone(), path, entries, found)?;
                     path.pop();
                 }
             }
@@ -251,7 +289,17 @@ impl Machine<'_> {
     fn text(&mut self, width: usize) -> Result<(), String> {
         let len = usize::try_from(self.unsigned(width)?).map_err(|_| "a text without end")?;
         let text = utf8(self.take(len)?)?;
-        self.stack.push(Value::Text(text));
+        self.stack.push(Value::Text(text.into()));
+        Ok(())
+    }
+
+    /// Push a class or a function.
+    fn global(&mut self, module: &str, name: &str) -> Result<(), String> {
+        let len = module.len().saturating_add(name.len());
+        if len > MAX_NAME {
+            return Err(format!("a class's name of {len} bytes; at most {MAX_NAME} are read"));
+        }
+        self.stack.push(Value::Global(format!("{module} {name}").into()));
         Ok(())
     }
 

@@ -6,6 +6,7 @@ mod forms;
 mod goldens;
 mod own;
 pub(in crate::import) mod packed;
+mod pickle;
 mod pytorch;
 mod saved;
 
