@@ -42,7 +42,7 @@ pub struct MemoryEstimate {
 impl MemoryEstimate {
     /// All that the model's device has to hold: the host's memory where that is what computes.
     pub fn device(&self) -> u64 {
-        [self.weights, self.cache, self.work].into_iter().fold(0, u64::saturating_add)
+        sum(&[self.weights, self.cache, self.work])
     }
 }
 
@@ -50,8 +50,13 @@ impl Llama4Config {
     /// What running the model takes.
     pub fn memory(&self, options: &MemoryOptions) -> MemoryEstimate {
         let tensors = expected_tensors(self);
-        let sum = |bytes: &dyn Fn(&ExpectedTensor) -> u64| tensors.iter().map(bytes).fold(0, u64::saturating_add);
+        let total = |bytes: &dyn Fn(&ExpectedTensor) -> u64| tensors.iter().map(bytes).fold(0, u64::saturating_add);
         let in_memory = |tensor: &ExpectedTensor| bytes(tensor, options.quantization.as_ref(), options.dtype);
+        let groups = groups(self);
+        let largest = |tensor: &ExpectedTensor| match tensor.kind {
+            WeightKind::Experts => in_memory(tensor) / groups,
+            _ => in_memory(tensor),
+        };
         let cache = KvCacheParams {
             num_layers: self.num_hidden_layers,
             n_kv_heads: self.num_key_value_heads,
@@ -62,43 +67,53 @@ impl Llama4Config {
             windows: (0..self.num_hidden_layers).map(|layer| self.chunk_size(layer)).collect(),
         };
         MemoryEstimate {
-            disk: sum(&|tensor| bytes(tensor, options.quantization.as_ref(), options.stored)),
-            weights: sum(&in_memory),
+            disk: total(&|tensor| bytes(tensor, options.quantization.as_ref(), options.stored)),
+            weights: total(&in_memory),
             cache: cache.bytes(),
             work: self.work(options),
-            largest: tensors.iter().map(|tensor| in_memory(tensor) / groups(self, tensor)).max().unwrap_or(0),
+            largest: tensors.iter().map(largest).max().unwrap_or(0),
         }
     }
 
-    /// The most that is held besides weights and cache: what one layer makes of a piece of the prompt.
+    /// The most that is held besides weights and cache: what one layer makes of a piece of the prompt. Sizes beyond any real model
+    /// saturate.
     fn work(&self, options: &MemoryOptions) -> u64 {
-        let size = options.dtype.size() as u64;
-        let tokens = (options.context * options.batch).clamp(1, PREFILL_PIECE) as u64;
-        let context = options.context as u64;
-        let hidden = self.hidden_size as u64;
-        let heads = (self.num_attention_heads * self.head_dim) as u64;
-        let kv_heads = (self.num_key_value_heads * self.head_dim) as u64;
-        let queries = (tokens * self.num_attention_heads as u64).saturating_mul(context);
+        let size = options.dtype.size();
+        let tokens = options.context.saturating_mul(options.batch).clamp(1, PREFILL_PIECE);
+        let context = options.context;
+        let hidden = self.hidden_size;
+        let heads = self.num_attention_heads;
+        let queries = product(&[tokens, heads, context]);
         // Scores before and after the softmax, and the mask applied; keys and values laid out for the product.
-        let attention =
-            (3 * 4 * queries.min(SCORES_AT_ONCE as u64)) + size * (2 * kv_heads * context + 4 * tokens * heads);
-        let width = if self.moe_layers.is_empty() { self.intermediate_size_mlp } else { self.intermediate_size } as u64;
-        let dense = if self.moe_layers.len() < self.num_hidden_layers { self.intermediate_size_mlp as u64 } else { 0 };
-        let feed_forward = size * tokens * (4 * width.max(dense) + 3 * hidden);
+        let scores = 3 * 4 * queries.min(SCORES_AT_ONCE as u64);
+        let keys = product(&[size, 2, self.num_key_value_heads, self.head_dim, context]);
+        let attention = sum(&[scores, keys, product(&[size, 4, tokens, heads, self.head_dim])]);
+        let width = if self.moe_layers.is_empty() { self.intermediate_size_mlp } else { self.intermediate_size };
+        let dense = if self.moe_layers.len() < self.num_hidden_layers { self.intermediate_size_mlp } else { 0 };
+        let width = width.max(dense);
+        let feed_forward = sum(&[product(&[size, tokens, 4, width]), product(&[size, tokens, 3, hidden])]);
         // A band of a packed weight as floats, and the copy that the product makes of it.
         let unpacked = match options.quantization {
-            Some(_) => 2 * 4 * (UNPACKED_AT_ONCE as u64).min(hidden * width.max(dense)),
+            Some(_) => 2 * 4 * product(&[hidden, width]).min(UNPACKED_AT_ONCE as u64),
             None => 0,
         };
-        let logits = 4 * 2 * (options.batch * self.vocab_size) as u64;
-        size * 4 * tokens * hidden + attention.max(feed_forward + unpacked) + logits
+        let logits = product(&[4, 2, options.batch, self.vocab_size]);
+        sum(&[product(&[size, 4, tokens, hidden]), attention.max(feed_forward.saturating_add(unpacked)), logits])
     }
+}
+
+fn product(factors: &[usize]) -> u64 {
+    factors.iter().fold(1, |product: u64, &factor| product.saturating_mul(factor as u64))
+}
+
+fn sum(parts: &[u64]) -> u64 {
+    parts.iter().copied().fold(0, u64::saturating_add)
 }
 
 /// Bytes of a parameter whose floats are of type `dtype`.
 fn bytes(tensor: &ExpectedTensor, quantization: Option<&Quantization>, dtype: DType) -> u64 {
     let [count, output, input] = tensor.matrices();
-    let rows = (count * output) as u64;
+    let rows = product(&[count, output]);
     let packing = quantization.and_then(|quantization| quantization.storage(tensor.kind, input, dtype));
     match packing {
         Some(packing) => rows.saturating_mul(packing.row_bytes(input) as u64),
@@ -106,16 +121,14 @@ fn bytes(tensor: &ExpectedTensor, quantization: Option<&Quantization>, dtype: DT
     }
 }
 
-/// Tensors that a parameter is held in.
-fn groups(config: &Llama4Config, tensor: &ExpectedTensor) -> u64 {
-    match tensor.kind {
-        WeightKind::Experts => {
-            crate::nn::moe::ExpertsConfig::new(config.hidden_size, config.intermediate_size, config.num_local_experts)
-                .group_sizes()
-                .len() as u64
-        }
-        _ => 1,
+/// Tensors that a layer's experts are held in.
+fn groups(config: &Llama4Config) -> u64 {
+    if config.moe_layers.is_empty() {
+        return 1;
     }
+    crate::nn::moe::ExpertsConfig::new(config.hidden_size, config.intermediate_size, config.num_local_experts)
+        .group_sizes()
+        .len() as u64
 }
 
 #[cfg(test)]
@@ -144,5 +157,20 @@ mod tests {
         let packed = count.total() - count.embedding - count.head - count.norms - count.routers;
         let expected = packed / 32 * 18 + count.head / 32 * 34 + 2 * (count.embedding + count.norms + count.routers);
         assert_eq!(estimate.weights, expected);
+    }
+
+    #[test]
+    fn sizes_beyond_any_real_model_saturate() {
+        let largest = i32::MAX as usize;
+        let mut config = Llama4Config::tiny_dense_and_moe();
+        (config.hidden_size, config.vocab_size, config.intermediate_size_mlp) = (largest, largest, largest);
+        (config.num_attention_heads, config.num_key_value_heads, config.head_dim) = (largest, largest, largest - 1);
+        config.intermediate_size = largest;
+        config.validate().unwrap();
+        for quantization in [None, Some(Quantization::q4())] {
+            let estimate =
+                config.memory(&MemoryOptions { context: usize::MAX, batch: usize::MAX, ..options(quantization) });
+            assert_eq!((estimate.work, estimate.cache, estimate.device()), (u64::MAX, u64::MAX, u64::MAX));
+        }
     }
 }

@@ -4,6 +4,9 @@ use crate::error::ConfigError;
 /// Sizes are multiplied with each other and end up in 32-bit indices on some devices.
 const MAX_SIZE: usize = i32::MAX as usize;
 
+/// More experts than this are refused: lists with an entry per expert are built from the number alone.
+const MAX_EXPERTS: usize = 65_536;
+
 type Check = Result<(), ConfigError>;
 
 impl Llama4Config {
@@ -63,13 +66,15 @@ impl Llama4Config {
             })?;
         }
         let mut seen = vec![false; layers];
+        // The list is written out for a message only: once for each of its entries takes minutes.
+        let wrong = |rule: String| ConfigError::invalid("moe_layers", format!("{:?}", self.moe_layers), rule);
         for &layer in &self.moe_layers {
-            let found = format!("{:?}", self.moe_layers);
             let Some(seen) = seen.get_mut(layer) else {
-                let rule = format!("there is no layer {layer}: they are 0 to {}", layers - 1);
-                return Err(ConfigError::invalid("moe_layers", found, rule));
+                return Err(wrong(format!("there is no layer {layer}: they are 0 to {}", layers - 1)));
             };
-            rule(!*seen, "moe_layers", found, || format!("layer {layer} must be named once"))?;
+            if *seen {
+                return Err(wrong(format!("layer {layer} must be named once")));
+            }
             *seen = true;
         }
         Ok(())
@@ -85,6 +90,9 @@ impl Llama4Config {
         size("intermediate_size", self.intermediate_size)?;
         size("num_local_experts", self.num_local_experts)?;
         let (experts, top_k) = (self.num_local_experts, self.num_experts_per_tok);
+        rule(experts <= MAX_EXPERTS, "num_local_experts", experts, || {
+            format!("more than {MAX_EXPERTS} experts are surely a mistake")
+        })?;
         rule((1..=experts).contains(&top_k), "num_experts_per_tok", top_k, || {
             format!("it must be 1 to `num_local_experts`, {experts}")
         })

@@ -14,6 +14,9 @@ use crate::error::ImportError;
 pub(super) enum Blob {
     Mapped(Arc<Mmap>),
     Static(&'static [u8]),
+    /// Memory that goes when the last tensor in it goes.
+    #[cfg(feature = "fuzzing")]
+    Shared(Arc<[u8]>),
 }
 
 impl Blob {
@@ -68,6 +71,8 @@ impl Deref for Blob {
         match self {
             Self::Mapped(map) => map,
             Self::Static(bytes) => bytes,
+            #[cfg(feature = "fuzzing")]
+            Self::Shared(bytes) => bytes,
         }
     }
 }

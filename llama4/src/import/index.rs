@@ -10,7 +10,7 @@ use crate::error::ImportError;
 
 /// A shard index: which file holds which tensor.
 #[derive(Deserialize)]
-struct Index {
+pub(super) struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
@@ -18,59 +18,84 @@ struct Index {
 ///
 /// The index and the shards must agree: each tensor in the file that the index gives for it, and no other one in them.
 pub(super) fn read(
-    index: &Path,
+    file: &Path,
     read_shard: impl Fn(&Blob, &Arc<Path>) -> Result<Vec<StoredTensor>, ImportError>,
 ) -> Result<Vec<StoredTensor>, ImportError> {
-    let text = std::fs::read(index).map_err(|error| ImportError::Read { file: index.to_path_buf(), error })?;
-    let invalid = |reason| ImportError::Index { file: index.to_path_buf(), reason };
-    let Index { weight_map } =
-        serde_json::from_slice(&text).map_err(|error| invalid(format!("not a valid shard index: {error}")))?;
-    if weight_map.is_empty() {
-        return Err(invalid("its weight_map is empty".to_string()));
-    }
-    let dir = index.parent().unwrap_or(Path::new(""));
-
-    let mut shards: BTreeMap<&str, HashSet<&str>> = BTreeMap::new();
-    for (tensor, shard) in &weight_map {
-        // A name that leads out of the folder would let a checkpoint read any file.
-        let mut components = Path::new(shard).components();
-        if !matches!((components.next(), components.next()), (Some(Component::Normal(_)), None)) {
-            return Err(invalid(format!("{tensor} is put in {shard:?}, which is not a file of the same folder")));
-        }
-        shards.entry(shard).or_default().insert(tensor);
-    }
+    let text = std::fs::read(file).map_err(|error| ImportError::Read { file: file.to_path_buf(), error })?;
+    let index = Index::parse(&text, file)?;
+    let dir = file.parent().unwrap_or(Path::new(""));
+    let shards = index.shards();
 
     // All of them, before any is read: a download that is not finished is what is wrong most often.
     for (shard, listed) in &shards {
         let path = dir.join(shard);
         if !path.exists() {
             let tensor = listed.iter().min().map(|name| name.to_string()).unwrap_or_default();
-            return Err(ImportError::ShardMissing { index: index.to_path_buf(), tensor, shard: path });
+            return Err(ImportError::ShardMissing { index: file.to_path_buf(), tensor, shard: path });
         }
     }
 
     let mut tensors = Vec::new();
     for (shard, listed) in shards {
-        let file: Arc<Path> = dir.join(shard).into();
-        let held = read_shard(&Blob::open(&file)?, &file)?;
-        let content = |tensor: &str, expected: Option<&str>, found: Option<&str>| ImportError::ShardContent {
-            index: index.to_path_buf(),
-            tensor: tensor.to_string(),
-            expected: expected.map(str::to_owned),
-            found: found.map(str::to_owned),
-        };
-        for tensor in &held {
-            match weight_map.get(&tensor.name) {
-                Some(expected) if expected == shard => {}
-                Some(expected) => return Err(content(&tensor.name, Some(expected), Some(shard))),
-                None => return Err(content(&tensor.name, None, Some(shard))),
-            }
-        }
+        let path: Arc<Path> = dir.join(shard).into();
+        let held = read_shard(&Blob::open(&path)?, &path)?;
         let names: HashSet<&str> = held.iter().map(|tensor| tensor.name.as_str()).collect();
-        if let Some(absent) = listed.difference(&names).min() {
-            return Err(content(absent, Some(shard), None));
-        }
+        index.compare(shard, &listed, &names, file)?;
         tensors.extend(held);
     }
     Ok(tensors)
+}
+
+impl Index {
+    /// The text of an index. `file` is for messages.
+    pub(super) fn parse(text: &[u8], file: &Path) -> Result<Self, ImportError> {
+        let invalid = |reason| ImportError::Index { file: file.to_path_buf(), reason };
+        let index: Self =
+            serde_json::from_slice(text).map_err(|error| invalid(format!("not a valid shard index: {error}")))?;
+        if index.weight_map.is_empty() {
+            return Err(invalid("its weight_map is empty".to_string()));
+        }
+        for (tensor, shard) in &index.weight_map {
+            // A name that leads out of the folder would let a checkpoint read any file.
+            let mut components = Path::new(shard).components();
+            if !matches!((components.next(), components.next()), (Some(Component::Normal(_)), None)) {
+                return Err(invalid(format!("{tensor} is put in {shard:?}, which is not a file of the same folder")));
+            }
+        }
+        Ok(index)
+    }
+
+    /// The shards, each with the tensors that it should hold.
+    pub(super) fn shards(&self) -> BTreeMap<&str, HashSet<&str>> {
+        let mut shards: BTreeMap<&str, HashSet<&str>> = BTreeMap::new();
+        for (tensor, shard) in &self.weight_map {
+            shards.entry(shard).or_default().insert(tensor);
+        }
+        shards
+    }
+
+    /// Compare the tensors that a shard should hold with those that it does.
+    pub(super) fn compare(
+        &self,
+        shard: &str,
+        listed: &HashSet<&str>,
+        held: &HashSet<&str>,
+        file: &Path,
+    ) -> Result<(), ImportError> {
+        let content = |tensor: &str, expected: Option<&str>, found: Option<&str>| {
+            Err(ImportError::ShardContent {
+                index: file.to_path_buf(),
+                tensor: tensor.to_string(),
+                expected: expected.map(str::to_owned),
+                found: found.map(str::to_owned),
+            })
+        };
+        if let Some(stray) = held.difference(listed).min() {
+            return content(stray, self.weight_map.get(*stray).map(String::as_str), Some(shard));
+        }
+        match listed.difference(held).min() {
+            Some(absent) => content(absent, Some(shard), None),
+            None => Ok(()),
+        }
+    }
 }

@@ -13,6 +13,9 @@ mod convert;
 mod encode;
 mod experts;
 mod files;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 mod gguf;
 mod header;
 mod index;

@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use crate::Llama4Config;
 use crate::quant::WeightKind;
 
@@ -48,6 +50,7 @@ pub fn expected_tensors(config: &Llama4Config) -> Vec<ExpectedTensor> {
     let (vocab, experts) = (config.vocab_size, config.num_local_experts);
     let queries = config.num_attention_heads * config.head_dim;
     let keys = config.num_key_value_heads * config.head_dim;
+    let moe_layers: HashSet<usize> = config.moe_layers.iter().copied().collect();
 
     list.matrix("model.embed_tokens", [vocab, hidden], WeightKind::Embedding);
     for index in 0..config.num_hidden_layers {
@@ -64,7 +67,7 @@ pub fn expected_tensors(config: &Llama4Config) -> Vec<ExpectedTensor> {
         }
         list.weight(&format!("{layer}.post_attention_layernorm"), &[hidden]);
         let feed_forward = format!("{layer}.feed_forward");
-        if config.is_moe(index) {
+        if moe_layers.contains(&index) {
             let width = config.intermediate_size;
             list.weight(&format!("{feed_forward}.router"), &[experts, hidden]);
             let stacked = format!("{feed_forward}.experts");

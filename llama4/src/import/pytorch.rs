@@ -42,8 +42,9 @@ pub(super) fn read_wanted(
         .find(|(name, _)| name.as_str() == "data.pkl" || name.ends_with("/data.pkl"))
         .ok_or_else(|| corrupt("it has no data.pkl, so it is not a PyTorch file".to_string()))?;
     let folder = pickle_name.strip_suffix("data.pkl").unwrap_or_default();
-    let entry = |name: &str| entries.get(&format!("{folder}{name}")).cloned();
-    if entry("byteorder").is_some_and(|range| blob[range].trim_ascii() == b"big") {
+    let within: HashMap<&str, &Range<usize>> =
+        entries.iter().filter_map(|(name, range)| Some((name.strip_prefix(folder)?, range))).collect();
+    if within.get("byteorder").is_some_and(|&range| blob[range.clone()].trim_ascii() == b"big") {
         return Err(unsupported("a PyTorch file of a big-endian machine"));
     }
 
@@ -56,7 +57,8 @@ pub(super) fn read_wanted(
         .into_iter()
         .map(|tensor| {
             let placed = if is_wanted(&tensor.name) {
-                place(&tensor, entry(&format!("data/{}", tensor.storage)))
+                let storage = within.get(&*format!("data/{}", tensor.storage));
+                place(&tensor, storage.copied().cloned())
             } else {
                 Ok((dtype(&tensor.storage_type), 0..0))
             };

@@ -12,6 +12,9 @@ use super::stored::{StoredDtype, StoredTensor};
 use crate::error::ImportError;
 use crate::quant::{Packing, WeightKind};
 
+/// Names of a layer's experts that are looked for in vain before the others are taken to be missing, too. Real models have fewer.
+const MAX_MISSING: usize = 1024;
+
 /// The tensors of a checkpoint that no parameter has taken yet.
 pub(super) struct Held(HashMap<String, Arc<StoredTensor>>);
 
@@ -144,6 +147,9 @@ fn apart(expected: &ExpectedTensor, held: &mut Held, problems: &mut Problems) ->
     let mut first: Option<(StoredDtype, Arc<Path>)> = None;
     let (mut bytes, mut missing, mut matrices) = (0, Vec::new(), Vec::new());
     for expert in 0..count {
+        if missing.len() > MAX_MISSING {
+            break;
+        }
         let mut stacked = Vec::new();
         for part in parts {
             let name = format!("{experts}.{expert}.{part}.weight");

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 /// Where a model comes from.
 #[derive(Debug, Clone)]
 pub enum ModelSource {
-    /// A folder in Hugging Face's layout: `config.json`, weights, and what belongs to its text.
+    /// A folder: `config.json`, weights in any form, and what belongs to its text; or a GGUF file.
     Directory(PathBuf),
     /// Files that are part of the program (`include_bytes!`), so that it runs from anywhere.
     Embedded(EmbeddedModel),

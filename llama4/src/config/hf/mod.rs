@@ -283,8 +283,15 @@ fn widths(text: &Section, layers: usize, moe_layers: &[usize]) -> Result<(usize,
     if expert_width.is_none() && (!moe_layers.is_empty() || dense_width.is_none()) {
         return Err(text.missing(experts));
     }
-    if dense_width.is_none() && (0..layers).any(|layer| !moe_layers.contains(&layer)) {
-        return Err(text.missing(dense));
+    if dense_width.is_none() {
+        let mut is_dense = vec![true; layers];
+        for &layer in moe_layers {
+            // One that is not there is for validation to name.
+            is_dense.get_mut(layer).into_iter().for_each(|is_dense| *is_dense = false);
+        }
+        if is_dense.contains(&true) {
+            return Err(text.missing(dense));
+        }
     }
     let either = expert_width.or(dense_width).unwrap_or_default();
     Ok((expert_width.unwrap_or(either), dense_width.unwrap_or(either)))

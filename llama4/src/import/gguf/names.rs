@@ -90,10 +90,14 @@ pub(in crate::import) fn named(tensors: &[GgufTensor]) -> Result<Named, ImportEr
     let mut named = Named { tensors: Vec::new(), unknown: Vec::new() };
     let mut gates: Vec<(String, &GgufTensor)> = Vec::new();
     let mut ups: HashMap<String, &GgufTensor> = HashMap::new();
+    let mut stacked: HashMap<String, &GgufTensor> = HashMap::new();
     let mut weights = Vec::new();
     for tensor in tensors {
         match role(&tensor.name) {
             Role::Parameter(name) => {
+                if name.ends_with(GATE_UP) {
+                    stacked.insert(name.clone(), tensor);
+                }
                 named.tensors.push(NamedTensor { name, values: Values::One(tensor.clone()) });
                 weights.push(tensor);
             }
@@ -117,10 +121,9 @@ pub(in crate::import) fn named(tensors: &[GgufTensor]) -> Result<Named, ImportEr
                 more: 0,
             });
         }
-        if let Some(whole) = named.tensors.iter().find(|tensor| tensor.name == name) {
+        if let Some(&whole) = stacked.get(&name) {
             let place = |tensor: &GgufTensor| (tensor.name.clone(), tensor.file.to_path_buf());
-            let Some(&first) = whole.values.tensors().first() else { continue };
-            return Err(ImportError::Twice { name, first: place(first), second: place(gate) });
+            return Err(ImportError::Twice { name, first: place(whole), second: place(gate) });
         }
         weights.extend([gate, up]);
         named.tensors.push(NamedTensor { name, values: Values::GateUp { gate: gate.clone(), up: up.clone() } });

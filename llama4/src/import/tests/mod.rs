@@ -7,6 +7,7 @@ mod goldens;
 mod meta;
 mod own;
 pub(in crate::import) mod packed;
+mod pickle;
 mod pytorch;
 mod saved;
 

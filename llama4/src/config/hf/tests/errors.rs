@@ -1,3 +1,5 @@
+use std::time::{Duration, Instant};
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -43,6 +45,7 @@ fn errors_name_the_key_its_value_and_the_rule() {
         (json!({"moe_layers": [7]}), "`moe_layers` is [7], but there is no layer 7"),
         (json!({"moe_layers": [-1]}), "`moe_layers` is -1"),
         (json!({"num_experts_per_tok": 17}), "`num_experts_per_tok` is 17"),
+        (json!({"num_local_experts": 2_000_000_000}), "`num_local_experts` is 2000000000"),
         (json!({"rms_norm_eps": "1e-5"}), "`rms_norm_eps` is \"1e-5\", but a number is wanted"),
         (json!({"rope_scaling": {"type": "yarn"}}), "`rope_scaling.type` is \"yarn\""),
         (json!({"quantization_config": 8}), "`quantization_config` is 8"),
@@ -132,4 +135,19 @@ fn values() -> impl Strategy<Value = Value> {
             }),
         ]
     })
+}
+
+#[test]
+fn many_layers_do_not_take_time_by_their_square() {
+    let started = Instant::now();
+    let config = read(&with(json!({"num_hidden_layers": 65_536}))).unwrap();
+    assert_eq!(config.moe_layers.len(), 65_536);
+    // The width of dense layers is missing, and whether there is one is seen at the end of a long list.
+    let layers: Vec<usize> = (1..65_536).chain(std::iter::repeat_n(1, 300_000)).collect();
+    let mut file = with(json!({"num_hidden_layers": 65_536, "moe_layers": layers}));
+    file.as_object_mut().unwrap().shift_remove("intermediate_size_mlp");
+    assert_eq!(read(&file).unwrap_err(), "`intermediate_size_mlp` is missing; it has no default");
+    file["moe_layers"] = json!((0..65_536).rev().collect::<Vec<usize>>());
+    assert_eq!(read(&file).unwrap().moe_layers.len(), 65_536);
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }
