@@ -151,7 +151,7 @@ impl Checkpoint {
         let ahead = ReadAhead::default();
         thread::scope(|scope| {
             let _stop = ahead.stop_when_dropped();
-            scope.spawn(|| ahead.run(plan.tensors.iter().flat_map(|tensor| &tensor.matrices)));
+            scope.spawn(|| ahead.run(plan.tensors.iter().flat_map(|tensor| &tensor.matrices).enumerate()));
             let mut bytes_done = 0;
             let mut matrices_done = 0;
             let checksums = shards::write(folder, units, options.shard_bytes, |index, send| {

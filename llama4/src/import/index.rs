@@ -1,8 +1,10 @@
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::path::{Component, Path};
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::blob::Blob;
 use super::stored::StoredTensor;
@@ -11,7 +13,34 @@ use crate::error::ImportError;
 /// A shard index: which file holds which tensor.
 #[derive(Deserialize)]
 pub(super) struct Index {
+    #[serde(deserialize_with = "each_once")]
     weight_map: BTreeMap<String, String>,
+}
+
+/// A map of its own would keep the last of two entries with the same name and hide the other.
+fn each_once<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Entries;
+
+    impl<'de> Visitor<'de> for Entries {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object with the file of each tensor")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut entries = BTreeMap::new();
+            while let Some((tensor, file)) = map.next_entry::<String, String>()? {
+                if entries.contains_key(&tensor) {
+                    return Err(serde::de::Error::custom(format!("{tensor} is listed twice")));
+                }
+                entries.insert(tensor, file);
+            }
+            Ok(entries)
+        }
+    }
+
+    deserializer.deserialize_map(Entries)
 }
 
 /// Every tensor of the shards that an index names, each listed by `read_shard`.

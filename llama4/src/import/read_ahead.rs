@@ -22,7 +22,7 @@ const PIECE: usize = 1 << 20;
 /// a few hundred kilobytes at most. So the files are read in order, and what was read is in the system's cache when the map is.
 #[derive(Default)]
 pub(super) struct ReadAhead {
-    /// The matrix that is being converted.
+    /// What is being converted.
     at: AtomicUsize,
     stopped: AtomicBool,
 }
@@ -41,19 +41,19 @@ impl ReadAhead {
         Stop(self)
     }
 
-    /// Matrix number `matrix` is converted now, and all before it are done.
-    pub(super) fn reached(&self, matrix: usize) {
-        self.at.store(matrix, Ordering::Relaxed);
+    /// What has number `item` is converted now, and all before it is done.
+    pub(super) fn reached(&self, item: usize) {
+        self.at.store(item, Ordering::Relaxed);
     }
 
-    /// Read matrices in the order in which they are converted, to the end or until it is stopped. What cannot be read is left for the map
-    /// to find out.
-    pub(super) fn run<'a>(&self, matrices: impl Iterator<Item = &'a Matrix>) {
+    /// Read matrices in the order in which they are converted, each with the number of the item that it is part of, to the end or until it
+    /// is stopped. What cannot be read is left for the map to find out.
+    pub(super) fn run<'a>(&self, matrices: impl Iterator<Item = (usize, &'a Matrix)>) {
         let mut file: Option<(Arc<Path>, File)> = None;
         let mut buffer = vec![0; PIECE];
         let mut ahead = VecDeque::new();
         let mut bytes_ahead = 0;
-        for (index, matrix) in matrices.enumerate() {
+        for (index, matrix) in matrices {
             for (path, range) in matrix.extents() {
                 if !self.wait_for_room(&mut ahead, &mut bytes_ahead) {
                     return;

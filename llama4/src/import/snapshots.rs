@@ -3,6 +3,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread;
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::backend::Backend;
@@ -15,6 +16,7 @@ use super::mapped;
 use super::matrix::Matrix;
 use super::names::Layout;
 use super::plan::{Plan, PlannedTensor};
+use super::read_ahead::ReadAhead;
 use super::report::LoadProgress;
 use super::storage::Storage;
 use crate::Llama4Config;
@@ -50,56 +52,116 @@ pub(super) fn load<B: Backend>(
 ) -> Result<Llama4ForCausalLM<B>, ImportError> {
     let groups = experts::groups(config);
     let sources = plan.tensors.iter().flat_map(|tensor| sources(&groups, tensor, storage.packing(tensor)));
-    let (packed, floats): (Vec<Source>, Vec<Source>) = sources.partition(|source| source.packing.is_some());
-    let total = plan.bytes();
+    let (mut packed, floats): (Vec<Source>, Vec<Source>) = sources.partition(|source| source.packing.is_some());
     let mut model = config.init::<B>(device);
-    let mut done = 0;
-    let mut packed: HashMap<String, Source> = packed.into_iter().map(|source| (source.path.clone(), source)).collect();
-    for (path, slot) in model.weight_slots() {
-        let Some(source) = packed.remove(&path) else { continue };
-        if progress(LoadProgress { bytes_done: done, bytes_total: total, name: &path }).is_break() {
+    let places: HashMap<String, usize> =
+        model.weight_slots().into_iter().enumerate().map(|(index, (path, _))| (path, index)).collect();
+    packed.sort_by_key(|source| places.get(&source.path).copied());
+
+    // What is used where it is in the file is not read ahead but mapped in whole pieces.
+    let converted = packed.iter().chain(&floats).enumerate().filter(|(_, source)| !source.is_used_in_place());
+    let converted: Vec<(usize, Matrix)> = converted
+        .flat_map(|(index, source)| source.matrices.iter().map(move |matrix| (index, matrix.clone())))
+        .collect();
+    let ahead = Arc::new(ReadAhead::default());
+    let filling = Filling { dtype: storage.dtype, place, total: plan.bytes(), ahead: ahead.clone() };
+    thread::scope(|scope| {
+        let _stop = ahead.stop_when_dropped();
+        scope.spawn(|| ahead.run(converted.iter().map(|(index, matrix)| (*index, matrix))));
+        filling.run(model, packed, floats, device, progress)
+    })
+}
+
+impl Source {
+    /// Whether its words are the file's.
+    fn is_used_in_place(&self) -> bool {
+        self.packing.is_some_and(|packing| self.matrices.iter().all(|matrix| matrix.packed_spans(packing).is_some()))
+    }
+}
+
+/// A model being filled.
+struct Filling<'a> {
+    dtype: DType,
+    /// The checkpoint, for messages.
+    place: &'a Path,
+    /// Bytes on disk of all parameters.
+    total: u64,
+    ahead: Arc<ReadAhead>,
+}
+
+impl Filling<'_> {
+    /// `packed` in the order of the model's slots.
+    fn run<B: Backend>(
+        &self,
+        mut model: Llama4ForCausalLM<B>,
+        packed: Vec<Source>,
+        floats: Vec<Source>,
+        device: &B::Device,
+        progress: &mut dyn FnMut(LoadProgress<'_>) -> ControlFlow<()>,
+    ) -> Result<Llama4ForCausalLM<B>, ImportError> {
+        let first_float = packed.len();
+        let mut slots: HashMap<String, WeightSlot<B>> = model.weight_slots().into_iter().collect();
+        let mut done = 0;
+        for (index, source) in packed.into_iter().enumerate() {
+            self.ahead.reached(index);
+            let name = &source.path;
+            if progress(LoadProgress { bytes_done: done, bytes_total: self.total, name }).is_break() {
+                return Err(ImportError::Cancelled { bytes_done: done, bytes_total: self.total });
+            }
+            let tensor = pack(&source, device)?;
+            match slots.remove(name) {
+                Some(WeightSlot::Matrix(weight)) => *weight = Weight::Packed(tensor),
+                Some(WeightSlot::Experts(weight)) => *weight = Weight::Packed(tensor),
+                // The plan has compared all names already; a difference here means that `names` and `nn` disagree.
+                None => {
+                    let unexpected = vec![source.path];
+                    return Err(ImportError::Names {
+                        place: self.place.to_path_buf(),
+                        missing: Vec::new(),
+                        unexpected,
+                    });
+                }
+            }
+            done += source.bytes;
+        }
+        drop(slots);
+
+        let bytes = floats.iter().map(|source| (source.path.clone(), source.bytes)).collect();
+        let files: HashMap<String, Arc<Path>> =
+            floats.iter().map(|source| (source.path.clone(), source.file.clone())).collect();
+        let snapshots = floats
+            .into_iter()
+            .zip(first_float..)
+            .map(|(source, index)| snapshot(source, self.dtype, self.ahead.clone(), index))
+            .collect();
+        // What `ModuleSnapshot::apply` does, but on a model that is owned: `apply` takes it out of a reference and puts it back,
+        // which a panic on the way (an allocation that fails on the device) would turn into a double free.
+        let mut mapper = Reporting {
+            inner: Applier::<B>::new(snapshots, None, None, true),
+            path: Vec::new(),
+            bytes,
+            done,
+            total: self.total,
+            cancelled: false,
+            progress,
+        };
+        let model = model.map(&mut mapper);
+        mapper.report("");
+        let Reporting { inner, done, total, cancelled, .. } = mapper;
+        if cancelled {
             return Err(ImportError::Cancelled { bytes_done: done, bytes_total: total });
         }
-        let tensor = pack(&source, device)?;
-        match slot {
-            WeightSlot::Matrix(weight) => *weight = Weight::Packed(tensor),
-            WeightSlot::Experts(weight) => *weight = Weight::Packed(tensor),
+        let result = inner.into_result();
+        if let Some(error) = result.errors.first() {
+            return Err(apply_error(error, &files, self.place));
         }
-        done += source.bytes;
+        // The plan has compared all names already; a difference here means that `names` and `nn` disagree.
+        if !result.missing.is_empty() || !result.unused.is_empty() {
+            let missing = result.missing.into_iter().map(|(path, _)| path).collect();
+            return Err(ImportError::Names { place: self.place.to_path_buf(), missing, unexpected: result.unused });
+        }
+        Ok(model)
     }
-
-    let bytes = floats.iter().map(|source| (source.path.clone(), source.bytes)).collect();
-    let files: HashMap<String, Arc<Path>> =
-        floats.iter().map(|source| (source.path.clone(), source.file.clone())).collect();
-    let snapshots = floats.into_iter().map(|source| snapshot(source, storage.dtype)).collect();
-    // What `ModuleSnapshot::apply` does, but on a model that is owned: `apply` takes it out of a reference and puts it back,
-    // which a panic on the way (an allocation that fails on the device) would turn into a double free.
-    let mut mapper = Reporting {
-        inner: Applier::<B>::new(snapshots, None, None, true),
-        path: Vec::new(),
-        bytes,
-        done,
-        total,
-        cancelled: false,
-        progress,
-    };
-    let model = model.map(&mut mapper);
-    mapper.report("");
-    let Reporting { inner, done, total, cancelled, .. } = mapper;
-    if cancelled {
-        return Err(ImportError::Cancelled { bytes_done: done, bytes_total: total });
-    }
-    let result = inner.into_result();
-    if let Some(error) = result.errors.first() {
-        return Err(apply_error(error, &files, place));
-    }
-    // The plan has compared all names already; a difference here means that `names` and `nn` disagree.
-    if !result.missing.is_empty() || !result.unused.is_empty() || !packed.is_empty() {
-        let missing = result.missing.into_iter().map(|(path, _)| path).collect();
-        let unexpected = result.unused.into_iter().chain(packed.into_keys()).collect();
-        return Err(ImportError::Names { place: place.to_path_buf(), missing, unexpected });
-    }
-    Ok(model)
 }
 
 /// The parameters that a planned tensor fills.
@@ -143,11 +205,12 @@ fn pack<B: Backend>(source: &Source, device: &B::Device) -> Result<PackedTensor<
 }
 
 /// A snapshot that reads its values when they are asked for.
-fn snapshot(source: Source, dtype: DType) -> TensorSnapshot {
+fn snapshot(source: Source, dtype: DType, ahead: Arc<ReadAhead>, index: usize) -> TensorSnapshot {
     let Source { path, shape, matrices, .. } = source;
     let path = path.split('.').map(str::to_owned).collect();
     let wanted = shape.clone();
     let read = move || {
+        ahead.reached(index);
         encode::floats(&matrices, dtype, wanted.clone()).map_err(|error| {
             TensorSnapshotError::DataError(match error {
                 EncodeError::NotRepresentable => OVERFLOW.to_string(),

@@ -66,6 +66,18 @@ fn the_same_parameter_under_two_names_is_an_error() {
 }
 
 #[test]
+fn a_tensor_that_the_index_lists_twice_is_named() {
+    let checkpoint = Checkpoint::of("p1_scout_like").sharded(3);
+    let file = checkpoint.file("model.safetensors.index.json");
+    let text = fs::read_to_string(&file).unwrap();
+    let entry = text.find(&format!("\"{NORM}\"")).unwrap();
+    let end = entry + text[entry..].find(',').unwrap() + 1;
+    // The same entry again: both say the same, and still one of the two is a mistake.
+    fs::write(&file, [&text[..end], &text[entry..end], &text[end..]].concat()).unwrap();
+    assert_says(&error_of(checkpoint.path()), &["model.safetensors.index.json", NORM, "is listed twice"]);
+}
+
+#[test]
 fn a_wrong_shape_is_given_with_the_right_one() {
     assert_refused(|c| c.tensor(NORM).shape = vec![32, 2], &[NORM, "[64]", "[32, 2]", "model"]);
     // Turned: the same number of elements, which a loader that reshapes would take.
