@@ -161,7 +161,6 @@ impl Checkpoint {
                 let mut scales = Vec::new();
                 for matrix in &tensor.matrices {
                     ahead.reached(matrices_done);
-                    let columns = matrix.columns();
                     let output = &outputs[index];
                     for piece in pieces(tensor, matrix, output) {
                         if progress(LoadProgress { bytes_done, bytes_total, name }).is_break() {
@@ -173,10 +172,7 @@ impl Checkpoint {
                             Output::Floats(dtype) if tensor.expected.layout == Layout::TurnedExperts => {
                                 send(encode::turned_bytes(matrix, piece, dtype))?;
                             }
-                            Output::Floats(dtype) => {
-                                debug_assert!(columns > 0);
-                                send(encode::bytes(matrix, piece, dtype))?;
-                            }
+                            Output::Floats(dtype) => send(encode::bytes(matrix, piece, dtype))?,
                         }
                         bytes_done += share;
                     }
