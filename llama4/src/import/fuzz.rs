@@ -15,7 +15,7 @@ use super::gguf::kind::row_bytes;
 use super::index::Index;
 use super::names::expected_tensors;
 use super::plan::Plan;
-use super::{gguf as format, header, pickle as unpickle, pytorch as archive};
+use super::{gguf as format, header, pickle as unpickle, pytorch as torch};
 use crate::Llama4Config;
 use crate::config::HfConfig;
 use crate::memory::MemoryOptions;
@@ -86,7 +86,7 @@ pub fn pickle(bytes: &[u8]) {
 /// A PyTorch file.
 pub fn pytorch(bytes: &[u8]) {
     let (blob, file) = memory(bytes, "model.pth");
-    for tensor in shown(archive::read(&blob, &file)).unwrap_or_default() {
+    for tensor in shown(torch::read(&blob, &file)).unwrap_or_default() {
         assert!(tensor.bytes().len() <= bytes.len());
     }
 }

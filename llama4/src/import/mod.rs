@@ -7,6 +7,7 @@
 //! A configuration that says the head is not tied to the embedding needs an `lm_head.weight`: that the file lacks it is an
 //! error here, where Modular MAX ties the two in silence.
 
+mod archive;
 mod blob;
 mod checkpoint;
 mod convert;

@@ -1,11 +1,9 @@
 use std::collections::HashMap;
-use std::io::Cursor;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use zip::{CompressionMethod, ZipArchive};
-
+use super::archive;
 use super::blob::Blob;
 use super::pickle::{self, PickledTensor};
 use super::stored::{StoredDtype, StoredTensor};
@@ -36,7 +34,7 @@ pub(super) fn read_wanted(
             _ => corrupt("it is not a PyTorch file".to_string()),
         });
     }
-    let entries = entries(blob).map_err(corrupt)?;
+    let entries = archive::members(blob).map_err(corrupt)?;
     let (pickle_name, pickle) = entries
         .iter()
         .find(|(name, _)| name.as_str() == "data.pkl" || name.ends_with("/data.pkl"))
@@ -74,28 +72,6 @@ pub(super) fn read_wanted(
                 .map_err(|reason| corrupt(format!("{}: {reason}", tensor.name)))
         })
         .collect()
-}
-
-/// Where the bytes of each member of the archive are. PyTorch stores them as they are, so that they can be mapped.
-fn entries(blob: &Blob) -> Result<HashMap<String, Range<usize>>, String> {
-    let damaged = |error: zip::result::ZipError| format!("its archive cannot be read: {error}");
-    let mut archive = ZipArchive::new(Cursor::new(&**blob)).map_err(damaged)?;
-    let mut entries = HashMap::new();
-    for index in 0..archive.len() {
-        let member = archive.by_index_raw(index).map_err(damaged)?;
-        let name = member.name().to_string();
-        if member.compression() != CompressionMethod::Stored || member.encrypted() {
-            return Err(format!("its member {name} is compressed or encrypted, which PyTorch never does"));
-        }
-        let start = usize::try_from(member.data_start()).ok();
-        let size = usize::try_from(member.size()).ok();
-        let range = start.zip(size).and_then(|(start, size)| Some(start..start.checked_add(size)?));
-        match range {
-            Some(range) if range.end <= blob.len() => drop(entries.insert(name, range)),
-            _ => return Err(format!("it is cut short: its member {name} goes on after its end")),
-        }
-    }
-    Ok(entries)
 }
 
 /// Type of a tensor's elements, and where they are.

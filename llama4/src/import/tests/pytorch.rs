@@ -1,4 +1,5 @@
 use std::fs;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, json};
 
@@ -173,6 +174,35 @@ fn damaged_files_and_other_pickles_are_errors() {
     }
     fs::write(&file, b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.").unwrap();
     assert!(error_of(checkpoint.path()).contains("before version 1.6"));
+}
+
+#[test]
+fn an_archive_full_of_ends_is_not_searched_through() {
+    let checkpoint = Checkpoint::of("p1_scout_like");
+    // Each says that there is one member, described at the beginning, where there is none.
+    let end = [&b"PK\x05\x06\0\0\0\0\x01\0\x01\0\x2e"[..], &[0; 9]].concat();
+    fs::write(checkpoint.file("pytorch_model.bin"), [&b"PK\x03\x04"[..], &end.repeat(200_000)].concat()).unwrap();
+    let started = Instant::now();
+    let error = error_of(checkpoint.path());
+    assert!(error.contains("its archive cannot be read: entry 0 of 1 is broken"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+#[test]
+fn an_archive_of_64_bit_sizes_is_read_like_any_other() {
+    let checkpoint = Checkpoint::of("p1_scout_like");
+    let bytes = pytorch_file(&pickled(&checkpoint));
+    let (rest, end) = bytes.split_at(bytes.len() - 22);
+    let field = |at: usize, width: usize| &end[at..at + width];
+    let wide = |bytes: &[u8]| [bytes, &vec![0; 8 - bytes.len()]].concat();
+    let counts = wide(field(10, 2)).repeat(2);
+    let mut wider = rest.to_vec();
+    let start = (rest.len() as u64).to_le_bytes();
+    wider.extend([b"PK\x06\x06\x2c", &[0; 19][..], &counts, &wide(field(12, 4)), &wide(field(16, 4))].concat());
+    wider.extend([b"PK\x06\x07", &[0; 4][..], &start, &[1, 0, 0, 0]].concat());
+    wider.extend([b"PK\x05\x06", &[0; 4][..], &[0xff; 12], &[0; 2]].concat());
+    fs::write(checkpoint.file("pytorch_model.bin"), wider).unwrap();
+    assert_same(&load(checkpoint.path()).unwrap().model, &load(golden("p1_scout_like")).unwrap().model);
 }
 
 #[test]

@@ -1,3 +1,5 @@
+use std::time::{Duration, Instant};
+
 use super::*;
 use crate::Llama4Config;
 use crate::import::gguf::names::{Values, named};
@@ -88,6 +90,20 @@ fn gate_and_up_may_be_one_tensor() {
     let both = together.zeros("blk.1.ffn_gate_exps.weight", &[2, 4, 8]).zeros("blk.1.ffn_up_exps.weight", &[2, 4, 8]);
     let error = named(&both).unwrap_err().to_string();
     assert!(error.contains("gate_up_proj is there twice: as blk.1.ffn_gate_up_exps.weight"), "{error}");
+}
+
+#[test]
+fn experts_of_many_layers_do_not_take_time_by_their_square() {
+    const LAYERS: usize = 100_000;
+    let writer = (0..LAYERS).fold(Writer::default(), |writer, layer| {
+        let name = |kind: &str| format!("blk.{layer}.{kind}.weight");
+        let writer = writer.zeros(&name("attn_q"), &[0]);
+        writer.zeros(&name("ffn_gate_exps"), &[0, 1, 1]).zeros(&name("ffn_up_exps"), &[0, 1, 1])
+    });
+    let file = open(&writer);
+    let started = Instant::now();
+    assert_eq!(named(&file.tensors).unwrap().tensors.len(), 2 * LAYERS);
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }
 
 #[test]
