@@ -109,6 +109,27 @@ fn a_file_that_is_cut_short_is_told_from_a_whole_one() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_is_named() {
+    // A folder in the place of a shard.
+    let checkpoint = Checkpoint::of("p1_scout_like").sharded(3);
+    let shard = checkpoint.file("model-00002-of-00003.safetensors");
+    fs::remove_file(&shard).unwrap();
+    fs::create_dir(&shard).unwrap();
+    assert_says(&error_of(checkpoint.path()), &["cannot read", "model-00002-of-00003.safetensors"]);
+    // One that nobody may read; whoever runs the tests as root may all the same.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let checkpoint = Checkpoint::of("p1_scout_like").written();
+        let file = checkpoint.file("model.safetensors");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0)).unwrap();
+        if fs::File::open(&file).is_err() {
+            assert_says(&error_of(checkpoint.path()), &["cannot read", "model.safetensors", "ermission denied"]);
+        }
+    }
+}
+
+#[test]
 fn a_corrupt_header_is_an_error() {
     let entry = |dtype: &str, shape: &str, start: u64, end: u64| {
         format!(r#"{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{start},{end}]}}"#)
