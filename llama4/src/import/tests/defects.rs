@@ -122,7 +122,7 @@ fn a_file_that_cannot_be_read_is_named() {
         use std::os::unix::fs::PermissionsExt;
         let checkpoint = Checkpoint::of("p1_scout_like").written();
         let file = checkpoint.file("model.safetensors");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
         if fs::File::open(&file).is_err() {
             assert_says(&error_of(checkpoint.path()), &["cannot read", "model.safetensors", "ermission denied"]);
         }
