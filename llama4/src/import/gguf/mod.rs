@@ -13,6 +13,7 @@ pub(super) mod metadata;
 pub(super) mod names;
 pub(super) mod plan;
 mod rope;
+pub(super) mod rows;
 pub(super) mod split;
 pub(super) mod tokenizer;
 mod value;
