@@ -126,6 +126,7 @@ fn unpack_plain<B: Backend>(
     let blocks = columns / BLOCK;
     let values = match packing {
         Packing::Bf16 => return halves(words, 8),
+        Packing::F16 => return halves(words, 5),
         Packing::Q8 => {
             let bytes = fields(words, &[0, 8, 16, 24], 255);
             // From 0..256 to -128..128.
@@ -219,7 +220,7 @@ mod tests {
         tensor.into_data().to_vec().unwrap()
     }
 
-    const PACKINGS: [Packing; 3] = [Packing::Q8, Packing::Q4, Packing::Bf16];
+    const PACKINGS: [Packing; 4] = [Packing::Q8, Packing::Q4, Packing::Bf16, Packing::F16];
 
     #[test]
     fn the_definition_unpacks_bit_for_bit() {
