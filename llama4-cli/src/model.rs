@@ -245,7 +245,12 @@ impl Model {
         let bar = output.bytes_bar();
         let message = format!("Loading {}", self.name());
         let loaded = self.checkpoint.load::<B>(
-            &LoadOptions { dtype: Some(dtype), quantization, ..LoadOptions::default() },
+            &LoadOptions {
+                dtype: Some(dtype),
+                quantization,
+                largest_tensor: run.target.largest_tensor(),
+                ..LoadOptions::default()
+            },
             device,
             follow(&bar, &message, watch),
         );

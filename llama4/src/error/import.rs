@@ -206,6 +206,19 @@ pub enum ImportError {
         /// Number of quantised weights.
         packed: usize,
     },
+    /// A tensor that the device cannot bind.
+    #[error(
+        "{name} takes {bytes} bytes, but a tensor on this device has at most {largest}; take fewer bits (quantised or \
+         16-bit weights) or another device"
+    )]
+    TensorTooLarge {
+        /// Path in the model.
+        name: String,
+        /// Its size.
+        bytes: u64,
+        /// The device's limit.
+        largest: u64,
+    },
     /// A type that the backend has no tensors of.
     #[error("the model cannot be loaded as {dtype:?}: {backend} does not support it")]
     BackendDtype {

@@ -12,11 +12,10 @@ pub(super) struct Group {
     pub(super) count: usize,
 }
 
-/// The groups in which a model of this configuration holds its experts.
-pub(super) fn groups(config: &Llama4Config) -> Vec<Group> {
-    consecutive(
-        ExpertsConfig::new(config.hidden_size, config.intermediate_size, config.num_local_experts).group_sizes(),
-    )
+/// The groups in which a model of this configuration holds its experts, in tensors of at most `elements` values.
+pub(super) fn groups(config: &Llama4Config, elements: usize) -> Vec<Group> {
+    let experts = ExpertsConfig::new(config.hidden_size, config.intermediate_size, config.num_local_experts);
+    consecutive(experts.with_elements_per_tensor(elements).group_sizes())
 }
 
 fn consecutive(sizes: Vec<usize>) -> Vec<Group> {

@@ -9,7 +9,7 @@ use burn::tensor::{DType, Element, Tensor};
 use super::checkpoint::Checkpoint;
 use super::gguf;
 use super::names::expected_tensors;
-use super::plan::Plan;
+use super::plan::{Plan, PlannedTensor};
 use super::report::{LoadProgress, LoadReport, WeightsForm};
 use super::storage::Storage;
 use super::{meta, recorders, records, snapshots};
@@ -30,6 +30,8 @@ pub struct LoadOptions {
     pub dtype: Option<DType>,
     /// What reads them.
     pub loader: Loader,
+    /// Most bytes of a tensor, where the device has such a limit: larger weights are held in several. `None` is no limit.
+    pub largest_tensor: Option<u64>,
     /// Pack weights while they are loaded. `None` leaves what is quantised as it is, and floats as they are.
     pub quantization: Option<Quantization>,
 }
@@ -102,9 +104,13 @@ impl Checkpoint {
             let place = self.source.place();
             let storage = Storage { dtype, quantization: options.quantization, own: self.own_layout()?.cloned() };
             let stream = |progress: &mut dyn FnMut(LoadProgress<'_>) -> ControlFlow<()>| {
-                snapshots::load(&config, &plan, &storage, place, device, progress)
+                snapshots::load(&config, &plan, &storage, options.largest_tensor, place, device, progress)
             };
-            let plain = options.quantization.is_none() && !plan.is_quantised();
+            let fits = |tensor: &PlannedTensor| {
+                let values = tensor.expected.shape.iter().product::<usize>() as u64;
+                options.largest_tensor.is_none_or(|largest| values * dtype.size() as u64 <= largest)
+            };
+            let plain = options.quantization.is_none() && !plan.is_quantised() && plan.tensors.iter().all(fits);
             let model = if self.uses_recorder::<B>(options.loader, dtype, plain, &plan)? {
                 let recorded = self
                     .at_once(plan.bytes(), &mut progress, || recorders::load(&config, self.form, &self.file, device));

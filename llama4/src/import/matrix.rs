@@ -84,6 +84,10 @@ impl Strided {
         (last < tensor.range.len() / width).then_some(view)
     }
 
+    fn slice_rows(&self, rows: Range<usize>) -> Self {
+        Self { first: self.first + rows.start * self.row_step, rows: rows.len(), ..self.clone() }
+    }
+
     /// Whether neighbours in a column, not in a row, are neighbours in the file.
     fn is_turned(&self) -> bool {
         self.column_step != 1 && self.columns > 1
@@ -158,6 +162,15 @@ impl Strided {
 }
 
 impl PackedPart {
+    fn slice_rows(&self, rows: Range<usize>) -> Self {
+        let mut part = Self { rows: rows.len(), ..self.clone() };
+        part.words.1 += rows.start * 4 * self.packing.words(self.columns);
+        if let Some(scales) = &mut part.scales {
+            scales.1 += rows.start * 2 * self.packing.scales(self.columns);
+        }
+        part
+    }
+
     /// The bytes of consecutive rows: words, and scales.
     pub(super) fn bytes(&self, rows: Range<usize>) -> (&[u8], &[u8]) {
         let words = self.packing.words(self.columns) * 4;
@@ -212,6 +225,27 @@ impl Matrix {
             Self::Blocks(blocks) => blocks.columns,
             Self::Below(parts) => parts.first().map_or(0, Self::columns),
             Self::Beside(parts) => parts.iter().map(Self::columns).sum(),
+        }
+    }
+
+    /// Consecutive rows.
+    ///
+    /// # Panics
+    /// If they are not all there.
+    pub(super) fn slice_rows(&self, rows: Range<usize>) -> Self {
+        assert!(rows.start <= rows.end && rows.end <= self.rows(), "rows {rows:?} of {}", self.rows());
+        match self {
+            Self::Floats(view) => Self::Floats(view.slice_rows(rows)),
+            Self::Scaled { values, scales } => {
+                Self::Scaled { values: values.slice_rows(rows.clone()), scales: scales.slice_rows(rows) }
+            }
+            Self::Packed(part) => Self::Packed(part.slice_rows(rows)),
+            Self::Blocks(blocks) => Self::Blocks(blocks.slice_rows(rows)),
+            Self::Below(parts) => {
+                let overlaps = overlaps(parts.iter().map(Self::rows), &rows);
+                Self::Below(overlaps.map(|(part, within, _)| parts[part].slice_rows(within)).collect())
+            }
+            Self::Beside(parts) => Self::Beside(parts.iter().map(|part| part.slice_rows(rows.clone())).collect()),
         }
     }
 

@@ -18,7 +18,7 @@ use super::experts::{self, Group};
 use super::report::WeightsForm;
 use crate::Llama4Config;
 use crate::error::ImportError;
-use crate::nn::moe::ExpertGroupRecord;
+use crate::nn::moe::{ELEMENTS_PER_TENSOR, ExpertGroupRecord};
 use crate::nn::{FeedForwardRecord, Llama4ForCausalLM, Llama4ForCausalLMRecord};
 use crate::quant::WeightRecord;
 
@@ -60,13 +60,13 @@ pub(super) fn load<B: Backend>(
         Ok(loaded) => loaded.map_err(|error| failed(reason(error)))?,
         Err(_) => return Err(failed("burn-import panicked".to_string())),
     };
-    let groups = experts::groups(config);
+    let groups = experts::groups(config, ELEMENTS_PER_TENSOR);
     for layer in &mut record.model.layers {
         if let FeedForwardRecord::Moe(moe) = &mut layer.feed_forward {
             let stacked = moe.experts.groups.pop().ok_or_else(|| failed("a layer without experts".to_string()))?;
             let float = |weight| match weight {
                 WeightRecord::Float(param) => Ok(Param::into_value(param)),
-                WeightRecord::Packed(_) => Err(failed("packed experts".to_string())),
+                WeightRecord::Packed(_) | WeightRecord::Split(_) => Err(failed("packed experts".to_string())),
             };
             let (gate_up, down) = (float(stacked.gate_up_proj)?, float(stacked.down_proj)?);
             moe.experts.groups = groups

@@ -46,6 +46,10 @@ pub fn save_record<B: Backend>(
 ) -> Result<(), ImportError> {
     let format = Format::of(file)?;
     refuse_packed(model, file)?;
+    if model.split_weights() > 0 {
+        let what = "a record of a model whose weights are split for its device (`save_hf` writes it)".to_string();
+        return Err(ImportError::Unsupported { place: file.to_path_buf(), what });
+    }
     if precision == RecordPrecision::Half {
         check_range(model, file)?;
     }
@@ -239,11 +243,12 @@ impl List {
         self.0.push((name.to_string(), param.lazy_shape().dims));
     }
 
-    /// Packed ones get a name of their own, which no model that is filled from a record has.
+    /// Packed and split ones get a name of their own, which no model that is filled from a record has.
     fn weight<B: Backend, const D: usize>(&mut self, name: &str, record: &WeightRecord<B, D>) {
         match record {
             WeightRecord::Float(param) => self.add(name, param),
             WeightRecord::Packed(_) => self.0.push((format!("{name} (packed)"), Vec::new())),
+            WeightRecord::Split(_) => self.0.push((format!("{name} (split)"), Vec::new())),
         }
     }
 

@@ -123,15 +123,21 @@ fn write_tensor(
     };
     let lost =
         || ImportError::Names { place: file.to_path_buf(), missing: vec![tensor.name.clone()], unexpected: Vec::new() };
+    let mut in_parts = |path: &dyn Fn(usize) -> String, matrix| {
+        let mut part = 0;
+        while let Some(data) = data(&path(part))? {
+            write(data, matrix)?;
+            part += 1;
+        }
+        if part == 0 { Err(lost()) } else { Ok(()) }
+    };
     match tensor.layout {
-        Layout::Same => write(data(&tensor.name)?.ok_or_else(lost)?, None),
+        Layout::Same => match data(&tensor.name)? {
+            Some(whole) => write(whole, None),
+            None => in_parts(&|part| format!("{}.{part}", tensor.name), None),
+        },
         Layout::TurnedExperts => {
-            let mut group = 0;
-            while let Some(data) = data(&experts::path(&tensor.name, group))? {
-                write(data, Some((tensor.shape[2], tensor.shape[1])))?;
-                group += 1;
-            }
-            if group == 0 { Err(lost()) } else { Ok(()) }
+            in_parts(&|group| experts::path(&tensor.name, group), Some((tensor.shape[2], tensor.shape[1])))
         }
     }
 }

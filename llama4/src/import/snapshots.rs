@@ -21,13 +21,16 @@ use super::report::LoadProgress;
 use super::storage::Storage;
 use crate::Llama4Config;
 use crate::error::ImportError;
+use crate::nn::moe::ELEMENTS_PER_TENSOR;
 use crate::nn::{Llama4ForCausalLM, WeightSlot};
-use crate::quant::{PackedTensor, Packing, Weight};
+use crate::quant::{PackedTensor, Packing, Rows, Weight};
 
 /// A parameter of the model as it is filled: a planned tensor, or one group of its experts.
 struct Source {
     /// Path in the model, without the names of enum variants.
     path: String,
+    /// Whether these are only some rows of what is there.
+    part: bool,
     shape: Vec<usize>,
     matrices: Vec<Matrix>,
     /// `None` for floats.
@@ -41,19 +44,35 @@ struct Source {
 /// Fill a model tensor by tensor: each is read from the mapped file, converted or packed, and uploaded before the next one is touched, so
 /// that no more than one is held on the host. What is stored as it is wanted is not even copied where the backend computes on the host.
 ///
-/// Packed weights come first, by their place in the model; then the floats, through burn-store.
+/// Packed weights come first, by their place in the model, and those that are split because no tensor may have more than `largest` bytes;
+/// then the other floats, through burn-store.
 pub(super) fn load<B: Backend>(
     config: &Llama4Config,
     plan: &Plan,
     storage: &Storage,
+    largest: Option<u64>,
     place: &Path,
     device: &B::Device,
     progress: &mut dyn FnMut(LoadProgress<'_>) -> ControlFlow<()>,
 ) -> Result<Llama4ForCausalLM<B>, ImportError> {
-    let groups = experts::groups(config);
-    let sources = plan.tensors.iter().flat_map(|tensor| sources(&groups, tensor, storage.packing(tensor)));
-    let (mut packed, floats): (Vec<Source>, Vec<Source>) = sources.partition(|source| source.packing.is_some());
     let mut model = config.init::<B>(device);
+    // The widest value has four bytes.
+    let elements = largest.map_or(usize::MAX, |bytes| usize::try_from(bytes / 4).unwrap_or(usize::MAX));
+    let elements_of_experts = elements.min(ELEMENTS_PER_TENSOR);
+    if elements < ELEMENTS_PER_TENSOR {
+        model.regroup_experts(elements);
+    }
+    let groups = experts::groups(config, elements_of_experts);
+    let sources: Vec<Source> =
+        plan.tensors.iter().flat_map(|tensor| sources(&groups, tensor, storage.packing(tensor), elements)).collect();
+    if let Some(largest) = largest
+        && let Some(source) = sources.iter().find(|source| source.device_bytes(storage.dtype) > largest)
+    {
+        let bytes = source.device_bytes(storage.dtype);
+        return Err(ImportError::TensorTooLarge { name: source.path.clone(), bytes, largest });
+    }
+    let (mut packed, floats): (Vec<Source>, Vec<Source>) =
+        sources.into_iter().partition(|source| source.packing.is_some() || source.part);
     let places: HashMap<String, usize> =
         model.weight_slots().into_iter().enumerate().map(|(index, (path, _))| (path, index)).collect();
     packed.sort_by_key(|source| places.get(&source.path).copied());
@@ -73,6 +92,15 @@ pub(super) fn load<B: Backend>(
 }
 
 impl Source {
+    /// Bytes of its tensor on the device; of a packed one, those of the words.
+    fn device_bytes(&self, dtype: DType) -> u64 {
+        let (columns, values) = (self.shape[self.shape.len() - 1], self.shape.iter().product::<usize>() as u64);
+        match self.packing {
+            Some(packing) => values / columns as u64 * 4 * packing.words(columns) as u64,
+            None => values * dtype.size() as u64,
+        }
+    }
+
     /// Whether its words are the file's.
     fn is_used_in_place(&self) -> bool {
         self.packing.is_some_and(|packing| self.matrices.iter().all(|matrix| matrix.packed_spans(packing).is_some()))
@@ -90,6 +118,20 @@ struct Filling<'a> {
 }
 
 impl Filling<'_> {
+    /// Rows of floats on the device.
+    fn float<B: Backend>(&self, source: &Source, device: &B::Device) -> Result<Param<Tensor<B, 2>>, ImportError> {
+        let data = encode::floats(&source.matrices, self.dtype, source.shape.clone()).map_err(|error| match error {
+            EncodeError::NotRepresentable => {
+                ImportError::Overflow { name: source.path.clone(), file: source.file.to_path_buf() }
+            }
+            EncodeError::Unsupported => ImportError::Loader {
+                file: source.file.to_path_buf(),
+                reason: format!("{:?} is no type of floats", self.dtype),
+            },
+        })?;
+        Ok(Param::initialized(ParamId::new(), Tensor::from_data_dtype(data, device, self.dtype)))
+    }
+
     /// `packed` in the order of the model's slots.
     fn run<B: Backend>(
         &self,
@@ -108,10 +150,19 @@ impl Filling<'_> {
             if progress(LoadProgress { bytes_done: done, bytes_total: self.total, name }).is_break() {
                 return Err(ImportError::Cancelled { bytes_done: done, bytes_total: self.total });
             }
-            let tensor = pack(&source, device)?;
-            match slots.remove(name) {
-                Some(WeightSlot::Matrix(weight)) => *weight = Weight::Packed(tensor),
-                Some(WeightSlot::Experts(weight)) => *weight = Weight::Packed(tensor),
+            match slots.get_mut(name) {
+                Some(WeightSlot::Matrix(weight)) if source.part => {
+                    let rows = match source.packing {
+                        Some(_) => Rows::Packed(pack(&source, device)?),
+                        None => Rows::Float(self.float(&source, device)?),
+                    };
+                    match weight {
+                        Weight::Split(parts) => parts.push(rows),
+                        weight => **weight = Weight::Split(vec![rows]),
+                    }
+                }
+                Some(WeightSlot::Matrix(weight)) => **weight = Weight::Packed(pack(&source, device)?),
+                Some(WeightSlot::Experts(weight)) => **weight = Weight::Packed(pack(&source, device)?),
                 // The plan has compared all names already; a difference here means that `names` and `nn` disagree.
                 None => {
                     let unexpected = vec![source.path];
@@ -139,6 +190,7 @@ impl Filling<'_> {
         let mut mapper = Reporting {
             inner: Applier::<B>::new(snapshots, None, None, true),
             path: Vec::new(),
+            filled: 0,
             bytes,
             done,
             total: self.total,
@@ -164,12 +216,13 @@ impl Filling<'_> {
     }
 }
 
-/// The parameters that a planned tensor fills.
-fn sources(groups: &[Group], tensor: &PlannedTensor, packing: Option<Packing>) -> Vec<Source> {
+/// The parameters that a planned tensor fills: a matrix of more than `elements` values in several parts.
+fn sources(groups: &[Group], tensor: &PlannedTensor, packing: Option<Packing>, elements: usize) -> Vec<Source> {
     let PlannedTensor { expected, matrices, file, bytes, .. } = tensor;
     let [experts, output, input] = expected.matrices();
     let source = |path: String, shape: Vec<usize>, matrices: &[Matrix], bytes: u64| Source {
         path,
+        part: false,
         shape,
         matrices: matrices.to_vec(),
         packing,
@@ -186,6 +239,18 @@ fn sources(groups: &[Group], tensor: &PlannedTensor, packing: Option<Packing>) -
                 source(experts::path(&expected.name, index), shape, &matrices[first..first + count], bytes)
             })
             .collect(),
+        Layout::Same if expected.shape.len() == 2 && output * input > elements => {
+            // All that is in file order below each other, so that any rows can be taken.
+            let whole = Matrix::Below(matrices.clone());
+            let height = (elements / input).max(1);
+            let part = |first: usize| {
+                let rows = first..(first + height).min(output);
+                let shape = vec![rows.len(), input];
+                let bytes = bytes * rows.len() as u64 / output as u64;
+                Source { part: true, ..source(expected.name.clone(), shape, &[whole.slice_rows(rows)], bytes) }
+            };
+            (0..output).step_by(height).map(part).collect()
+        }
         Layout::Same => vec![source(expected.name.clone(), expected.shape.clone(), matrices, *bytes)],
     }
 }
@@ -242,6 +307,8 @@ fn apply_error(error: &ApplyError, files: &HashMap<String, Arc<Path>>, place: &P
 struct Reporting<'a, B: Backend> {
     inner: Applier<B>,
     path: Vec<String>,
+    /// Modules around the current one that have their values already: parts of weights that are split.
+    filled: usize,
     bytes: HashMap<String, u64>,
     done: u64,
     total: u64,
@@ -261,6 +328,7 @@ impl<B: Backend> Reporting<'_, B> {
 impl<B: Backend> ModuleMapper<B> for Reporting<'_, B> {
     fn enter_module(&mut self, name: &str, container_type: &str) {
         self.inner.enter_module(name, container_type);
+        self.filled += usize::from(container_type == "Enum:Rows");
         if !container_type.starts_with("Enum:") {
             self.path.push(name.to_string());
         }
@@ -268,12 +336,16 @@ impl<B: Backend> ModuleMapper<B> for Reporting<'_, B> {
 
     fn exit_module(&mut self, name: &str, container_type: &str) {
         self.inner.exit_module(name, container_type);
+        self.filled -= usize::from(container_type == "Enum:Rows");
         if !container_type.starts_with("Enum:") {
             self.path.pop();
         }
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        if self.filled > 0 {
+            return param;
+        }
         let path = self.path.join(".");
         self.report(&path);
         if self.cancelled {

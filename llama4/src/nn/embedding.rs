@@ -6,7 +6,7 @@ use burn::tensor::{Int, Tensor};
 
 use super::projection::linear;
 use crate::ops;
-use crate::quant::Weight;
+use crate::quant::{Rows, Weight};
 
 /// Configuration of [`TokenEmbedding`].
 #[derive(Config, Debug)]
@@ -43,6 +43,7 @@ impl<B: Backend> TokenEmbedding<B> {
         match &self.weight {
             Weight::Float(weight) => weight.val().select(0, ids),
             Weight::Packed(packed) => ops::packed_select(packed, ids),
+            Weight::Split(parts) => select_from(parts, &ids),
         }
     }
 
@@ -59,4 +60,24 @@ impl<B: Backend> TokenEmbedding<B> {
     pub fn weight(&self) -> &Weight<B, 2> {
         &self.weight
     }
+}
+
+/// Rows looked up in each part, and those kept that the part has.
+fn select_from<B: Backend>(parts: &[Rows<B>], ids: &Tensor<B, 1, Int>) -> Tensor<B, 2> {
+    let mut first = 0_i64;
+    let found = parts.iter().map(|part| {
+        let here = ids.clone() - first;
+        let last = part.count() as i64 - 1;
+        first += part.count() as i64;
+        let elsewhere = here.clone().lower_elem(0).bool_or(here.clone().greater_elem(last));
+        let here = here.clamp(0, last);
+        let rows = match part {
+            Rows::Float(weight) => weight.val().select(0, here),
+            Rows::Packed(packed) => ops::packed_select(packed, here),
+        };
+        let elsewhere = elsewhere.unsqueeze_dim::<2>(1).expand(rows.dims());
+        rows.mask_fill(elsewhere, 0.0)
+    });
+    let sum = found.reduce(|a, b| a + b);
+    sum.expect("a weight that is split has parts")
 }

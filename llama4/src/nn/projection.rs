@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use crate::ops;
-use crate::quant::Weight;
+use crate::quant::{Rows, Weight};
 
 /// Configuration of [`Projection`].
 #[derive(Config, Debug)]
@@ -65,5 +65,12 @@ pub(super) fn linear<B: Backend>(x: Tensor<B, 2>, weight: &Weight<B, 2>) -> Tens
     match weight {
         Weight::Float(weight) => ops::linear(x, weight.val()),
         Weight::Packed(packed) => ops::packed_linear(x, packed),
+        Weight::Split(parts) => {
+            let part = |rows: &Rows<B>| match rows {
+                Rows::Float(weight) => ops::linear(x.clone(), weight.val()),
+                Rows::Packed(packed) => ops::packed_linear(x.clone(), packed),
+            };
+            Tensor::cat(parts.iter().map(part).collect(), 1)
+        }
     }
 }

@@ -1,6 +1,7 @@
 use burn::module::{Module, ModuleVisitor};
 use burn::tensor::backend::Backend;
 
+use super::moe::ExpertsConfig;
 use super::{FeedForward, Llama4ForCausalLM, Mlp};
 use crate::quant::Weight;
 
@@ -12,21 +13,46 @@ pub(crate) enum WeightSlot<'a, B: Backend> {
     Experts(&'a mut Weight<B, 3>),
 }
 
-/// Counts packed tensors.
-struct PackedWeights(usize);
+/// Counts modules of a type.
+struct Modules {
+    container: &'static str,
+    count: usize,
+}
 
-impl<B: Backend> ModuleVisitor<B> for PackedWeights {
+impl<B: Backend> ModuleVisitor<B> for Modules {
     fn enter_module(&mut self, _name: &str, container_type: &str) {
-        self.0 += usize::from(container_type == "Struct:PackedTensor");
+        self.count += usize::from(container_type == self.container);
     }
 }
 
 impl<B: Backend> Llama4ForCausalLM<B> {
     /// Number of weights that are packed.
     pub fn packed_weights(&self) -> usize {
-        let mut packed = PackedWeights(0);
-        self.visit(&mut packed);
-        packed.0
+        self.modules("Struct:PackedTensor")
+    }
+
+    /// Number of parts of weights that are split.
+    pub(crate) fn split_weights(&self) -> usize {
+        self.modules("Enum:Rows")
+    }
+
+    fn modules(&self, container: &'static str) -> usize {
+        let mut modules = Modules { container, count: 0 };
+        self.visit(&mut modules);
+        modules.count
+    }
+
+    /// Hold experts in tensors of at most `elements` values. They get fresh random weights, drawn on first use.
+    pub(crate) fn regroup_experts(&mut self, elements: usize) {
+        let config = self.config().clone();
+        let experts = ExpertsConfig::new(config.hidden_size, config.intermediate_size, config.num_local_experts)
+            .with_elements_per_tensor(elements);
+        let device = self.device();
+        for layer in &mut self.model.layers {
+            if let FeedForward::Moe(moe) = &mut layer.feed_forward {
+                moe.experts = experts.init(&device);
+            }
+        }
     }
 
     /// Every weight that can be packed, by its path in the model, in the model's order.

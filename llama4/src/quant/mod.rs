@@ -15,4 +15,4 @@ pub use codec::{NotRepresentable, pack, unpack};
 pub use packing::{BLOCK, Packing};
 pub(crate) use tensor::WeightRecord;
 pub(crate) use tensor::shared_bytes;
-pub use tensor::{PackedData, PackedTensor, Weight};
+pub use tensor::{PackedData, PackedTensor, Rows, Weight};

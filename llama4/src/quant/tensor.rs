@@ -13,6 +13,17 @@ pub enum Weight<B: Backend, const D: usize> {
     Float(Param<Tensor<B, D>>),
     /// The same rows, all other axes in one.
     Packed(PackedTensor<B>),
+    /// A matrix whose rows are in several tensors, one after the other, because the device cannot bind as much at once.
+    Split(Vec<Rows<B>>),
+}
+
+/// Consecutive rows of a weight.
+#[derive(Module, Debug)]
+pub enum Rows<B: Backend> {
+    /// `[rows, in]`.
+    Float(Param<Tensor<B, 2>>),
+    /// The same, packed.
+    Packed(PackedTensor<B>),
 }
 
 /// The rows of a weight as packed words.
@@ -131,7 +142,7 @@ impl<B: Backend, const D: usize> Weight<B, D> {
     /// The packed rows, if that is what it is.
     pub fn packed(&self) -> Option<&PackedTensor<B>> {
         match self {
-            Self::Float(_) => None,
+            Self::Float(_) | Self::Split(_) => None,
             Self::Packed(packed) => Some(packed),
         }
     }
@@ -140,6 +151,25 @@ impl<B: Backend, const D: usize> Weight<B, D> {
     pub fn columns(&self) -> usize {
         match self {
             Self::Float(weight) => weight.dims()[D - 1],
+            Self::Packed(packed) => packed.columns(),
+            Self::Split(parts) => parts.first().map_or(0, Rows::columns),
+        }
+    }
+}
+
+impl<B: Backend> Rows<B> {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Float(weight) => weight.dims()[0],
+            Self::Packed(packed) => packed.rows(),
+        }
+    }
+
+    /// Width of a row, `in`.
+    pub fn columns(&self) -> usize {
+        match self {
+            Self::Float(weight) => weight.dims()[1],
             Self::Packed(packed) => packed.columns(),
         }
     }

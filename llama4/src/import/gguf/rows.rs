@@ -30,6 +30,12 @@ impl BlockRows {
         (range.end <= tensor.range.end).then_some(Self { kind: tensor.kind, rows, columns, file, blob, range })
     }
 
+    pub(in crate::import) fn slice_rows(&self, rows: Range<usize>) -> Self {
+        let width = self.range.len() / self.rows;
+        let range = self.range.start + rows.start * width..self.range.start + rows.end * width;
+        Self { rows: rows.len(), range, ..self.clone() }
+    }
+
     fn bytes(&self, rows: Range<usize>) -> &[u8] {
         let width = self.range.len() / self.rows;
         &self.blob[self.range.start + rows.start * width..self.range.start + rows.end * width]

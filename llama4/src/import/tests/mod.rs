@@ -10,6 +10,7 @@ pub(in crate::import) mod packed;
 mod pickle;
 mod pytorch;
 mod saved;
+mod split;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

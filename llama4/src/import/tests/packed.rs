@@ -21,6 +21,9 @@ fn values(slot: WeightSlot<'_, TestBackend>) -> (Option<Packing>, Vec<f32>) {
         WeightSlot::Matrix(Weight::Float(weight)) => (None, weight.val().into_data().to_vec().unwrap()),
         WeightSlot::Experts(Weight::Float(weight)) => (None, weight.val().into_data().to_vec().unwrap()),
         WeightSlot::Matrix(Weight::Packed(packed)) | WeightSlot::Experts(Weight::Packed(packed)) => unpacked(packed),
+        WeightSlot::Matrix(Weight::Split(_)) | WeightSlot::Experts(Weight::Split(_)) => {
+            panic!("nothing was to be split")
+        }
     }
 }
 
@@ -39,7 +42,7 @@ pub(super) fn load_packed(source: impl Into<ModelSource>, quantization: Quantiza
     super::super::load(source, &options, &Default::default(), |_| ControlFlow::Continue(())).unwrap()
 }
 
-fn logits(model: &TestModel) -> Vec<f32> {
+pub(super) fn logits(model: &TestModel) -> Vec<f32> {
     let ids: Vec<u32> = (0..24).map(|index| index * 7 % 64).collect();
     let mut cache = model.new_cache(1, ids.len());
     let batch = TokenBatch::single(&ids, &model.device());

@@ -12,7 +12,7 @@ use crate::quant::Weight;
 
 /// Elements that one tensor of experts may hold: 2²⁸, 1 GiB in `f32`. wgpu binds between 128 MiB and 4 GiB at once, and kernels
 /// index with 32 bits.
-const ELEMENTS_PER_TENSOR: usize = 1 << 28;
+pub(crate) const ELEMENTS_PER_TENSOR: usize = 1 << 28;
 
 /// Configuration of [`Experts`].
 #[derive(Config, Debug)]
@@ -178,6 +178,7 @@ fn grouped_linear<B: Backend>(x: Tensor<B, 2>, weight: &Weight<B, 3>, counts: &[
     match weight {
         Weight::Float(weight) => ops::grouped_linear(x, weight.val(), counts),
         Weight::Packed(packed) => ops::packed_grouped_linear(x, packed, counts),
+        Weight::Split(_) => unreachable!("experts are held in groups, which are not split"),
     }
 }
 
@@ -193,6 +194,7 @@ fn stacked_linear<B: Backend>(x: Tensor<B, 3>, weight: &Weight<B, 3>) -> Tensor<
             let y = ops::packed_grouped_linear(x.reshape([experts * rows, input]), packed, &vec![rows; experts]);
             y.reshape([experts, rows, packed.rows() / experts])
         }
+        Weight::Split(_) => unreachable!("experts are held in groups, which are not split"),
     }
 }
 

@@ -3,6 +3,7 @@
 mod experts;
 mod router;
 
+pub(crate) use experts::ELEMENTS_PER_TENSOR;
 pub(crate) use experts::ExpertGroupRecord;
 pub use experts::{ExpertGroup, Experts, ExpertsConfig};
 pub use router::{Router, RouterConfig, Routing};
