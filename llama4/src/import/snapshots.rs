@@ -110,7 +110,8 @@ impl Filling<'_> {
             }
             let tensor = pack(&source, device)?;
             match slots.remove(name) {
-                Some(WeightSlot::Matrix(weight)) => *weight = Weight::Packed(tensor),
+                Some(WeightSlot::Embedding(weight)) => *weight = Weight::Packed(tensor),
+                Some(WeightSlot::Projection(projection)) => *projection.weight_mut() = Weight::Packed(tensor),
                 Some(WeightSlot::Experts(weight)) => *weight = Weight::Packed(tensor),
                 // The plan has compared all names already; a difference here means that `names` and `nn` disagree.
                 None => {

@@ -1,13 +1,15 @@
 use burn::module::{Module, ModuleVisitor};
 use burn::tensor::backend::Backend;
 
-use super::{FeedForward, Llama4ForCausalLM, Mlp};
+use super::{FeedForward, Llama4ForCausalLM, Mlp, Projection};
 use crate::quant::Weight;
 
 /// A weight that can be packed, where it is.
 pub(crate) enum WeightSlot<'a, B: Backend> {
-    /// A projection, the embedding or the head.
-    Matrix(&'a mut Weight<B, 2>),
+    /// The embedding.
+    Embedding(&'a mut Weight<B, 2>),
+    /// A projection, or the head.
+    Projection(&'a mut Projection<B>),
     /// One product of a group of experts.
     Experts(&'a mut Weight<B, 3>),
 }
@@ -32,7 +34,7 @@ impl<B: Backend> Llama4ForCausalLM<B> {
     /// Every weight that can be packed, by its path in the model, in the model's order.
     pub(crate) fn weight_slots(&mut self) -> Vec<(String, WeightSlot<'_, B>)> {
         let mut slots =
-            vec![("model.embed_tokens.weight".to_string(), WeightSlot::Matrix(&mut self.model.embed_tokens.weight))];
+            vec![("model.embed_tokens.weight".to_string(), WeightSlot::Embedding(&mut self.model.embed_tokens.weight))];
         for (index, layer) in self.model.layers.iter_mut().enumerate() {
             let layer_name = format!("model.layers.{index}");
             let attention = &mut layer.self_attn;
@@ -43,7 +45,7 @@ impl<B: Backend> Llama4ForCausalLM<B> {
                 ("o_proj", &mut attention.o_proj),
             ] {
                 let name = format!("{layer_name}.self_attn.{name}.weight");
-                slots.push((name, WeightSlot::Matrix(&mut projection.weight)));
+                slots.push((name, WeightSlot::Projection(projection)));
             }
             let feed_forward = format!("{layer_name}.feed_forward");
             match &mut layer.feed_forward {
@@ -60,7 +62,7 @@ impl<B: Backend> Llama4ForCausalLM<B> {
             }
         }
         if let Some(head) = &mut self.lm_head {
-            slots.push(("lm_head.weight".to_string(), WeightSlot::Matrix(&mut head.weight)));
+            slots.push(("lm_head.weight".to_string(), WeightSlot::Projection(head)));
         }
         slots
     }
@@ -70,6 +72,6 @@ fn add_mlp<'a, B: Backend>(slots: &mut Vec<(String, WeightSlot<'a, B>)>, module:
     for (name, projection) in
         [("gate_proj", &mut mlp.gate_proj), ("up_proj", &mut mlp.up_proj), ("down_proj", &mut mlp.down_proj)]
     {
-        slots.push((format!("{module}.{name}.weight"), WeightSlot::Matrix(&mut projection.weight)));
+        slots.push((format!("{module}.{name}.weight"), WeightSlot::Projection(projection)));
     }
 }
