@@ -1,9 +1,9 @@
 //! `llama4-cli`: generate text with Llama 4, talk to it, and look into its checkpoints.
 //!
-//! `args` is the command line as typed, `commands` what it does; only `backend` names a backend, and only `output` writes.
+//! `args` is the command line as typed, `commands` what it does; only `output` writes; which backend computes is the business of
+//! `llama4-backends`.
 
 mod args;
-mod backend;
 mod commands;
 mod conversation;
 mod exit;

@@ -6,19 +6,17 @@ use llama4::Llama4Config;
 use llama4::config::QuantConfig;
 use llama4::memory::{MemoryEstimate, MemoryOptions};
 use llama4::quant::{Packing, Quantization};
-
-use crate::args::WeightArgs;
-use crate::backend::BackendKind;
+use llama4_backends::Target;
 
 /// What a model takes: packed as asked, else as its configuration says it is.
 pub(crate) fn estimate(
     config: &Llama4Config,
-    weights: WeightArgs,
+    asked: Option<Quantization>,
     [dtype, stored]: [DType; 2],
     context: usize,
     batch: usize,
 ) -> MemoryEstimate {
-    let quantization = weights.quantize.quantization().or_else(|| config.quant_config.as_ref().and_then(own));
+    let quantization = asked.or_else(|| config.quant_config.as_ref().and_then(own));
     config.memory(&MemoryOptions { dtype, stored, quantization, context, batch })
 }
 
@@ -36,8 +34,8 @@ fn own(config: &QuantConfig) -> Option<Quantization> {
 ///
 /// # Errors
 /// With the numbers, when it has not.
-pub(crate) fn check(name: &str, estimate: &MemoryEstimate, backend: BackendKind) -> Result<()> {
-    let Some(free) = backend.free_memory() else { return Ok(()) };
+pub(crate) fn check(name: &str, estimate: &MemoryEstimate, target: Target) -> Result<()> {
+    let Some(free) = target.free_memory() else { return Ok(()) };
     let needed = estimate.device();
     if needed <= free {
         return Ok(());
@@ -49,7 +47,7 @@ pub(crate) fn check(name: &str, estimate: &MemoryEstimate, backend: BackendKind)
         bytes(estimate.weights),
         bytes(estimate.cache),
         bytes(estimate.work),
-        backend.memory_name(),
+        target.memory_name(),
         bytes(free)
     ))
 }

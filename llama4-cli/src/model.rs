@@ -11,11 +11,12 @@ use llama4::error::{ImportError, TextError};
 use llama4::generate::SamplingParams;
 use llama4::import::{Checkpoint, EmbeddedModel, LoadOptions, LoadProgress, ModelSource, StoredDtype};
 use llama4::memory::MemoryOptions;
+use llama4::quant::Quantization;
 use llama4::text::{ChatTemplate, Tokenizer};
 use llama4::{Llama4Config, Llama4ForCausalLM};
+use llama4_backends::Target;
 
 use crate::args::{ModelArgs, Precision, WeightArgs};
-use crate::backend::BackendKind;
 use crate::exit::{Stopped, usage};
 use crate::interrupt::Watch;
 use crate::memory;
@@ -109,7 +110,7 @@ pub(crate) fn losses(kept_float: &[String], requantised: &BTreeMap<StoredDtype, 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Run {
     pub(crate) weights: WeightArgs,
-    pub(crate) backend: BackendKind,
+    pub(crate) target: Target,
     /// Tokens that each sequence has room for.
     pub(crate) context: usize,
     /// Sequences at once.
@@ -219,35 +220,15 @@ impl Model {
         }
     }
 
-    /// The type a model runs in: what was asked for, else the checkpoint's own where the backend has it, else f32.
-    fn dtype<B: Backend>(&self, asked: Option<Precision>, device: &B::Device) -> DType {
-        match asked {
-            Some(precision) => precision.dtype(),
-            None => {
-                let own = self.checkpoint.hf_config().dtype();
-                let usable = |dtype: &DType| {
-                    matches!(dtype, DType::F32 | DType::BF16 | DType::F16) && B::supports_dtype(device, *dtype)
-                };
-                own.filter(usable).unwrap_or(DType::F32)
-            }
-        }
-    }
-
     /// Whether there is memory for what is about to be done.
-    fn check_memory(&self, run: &Run, dtype: DType) -> Result<()> {
+    fn check_memory(&self, run: &Run, dtype: DType, quantization: Option<Quantization>) -> Result<()> {
         if run.weights.force {
             return Ok(());
         }
         let stored = self.checkpoint.hf_config().dtype().unwrap_or(DType::BF16);
-        let options = MemoryOptions {
-            dtype,
-            stored,
-            quantization: run.weights.quantize.quantization(),
-            context: run.context,
-            batch: run.batch,
-        };
+        let options = MemoryOptions { dtype, stored, quantization, context: run.context, batch: run.batch };
         let estimate = self.checkpoint.memory(&options)?;
-        memory::check(&self.name(), &estimate, run.backend)
+        memory::check(&self.name(), &estimate, run.target)
     }
 
     /// Load the weights, with a bar. Ctrl-C stops it.
@@ -258,16 +239,13 @@ impl Model {
         watch: &Watch,
         output: &Output,
     ) -> Result<Llama4ForCausalLM<B>> {
-        let dtype = self.dtype::<B>(run.weights.dtype, device);
-        self.check_memory(&run, dtype)?;
+        let precision = run.target.backend.precision(run.weights.dtype.map(Precision::dtype));
+        let (dtype, quantization) = (precision.dtype, precision.quantization(run.weights.quantize.quantization()));
+        self.check_memory(&run, dtype, quantization)?;
         let bar = output.bytes_bar();
         let message = format!("Loading {}", self.name());
         let loaded = self.checkpoint.load::<B>(
-            &LoadOptions {
-                dtype: Some(dtype),
-                quantization: run.weights.quantize.quantization(),
-                ..LoadOptions::default()
-            },
+            &LoadOptions { dtype: Some(dtype), quantization, ..LoadOptions::default() },
             device,
             follow(&bar, &message, watch),
         );

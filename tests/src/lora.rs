@@ -67,7 +67,8 @@ fn targets() -> impl Strategy<Value = Vec<LoraTarget>> {
 
 /// Ranks, strengths, scalings and targets of all kinds.
 fn configs() -> impl Strategy<Value = LoraConfig> {
-    (1..9_usize, 0.5..32.0_f64, any::<bool>(), targets()).prop_map(|(rank, alpha, stabilized, targets)| {
+    (1..9_usize, 1..128_u8, any::<bool>(), targets()).prop_map(|(rank, quarters, stabilized, targets)| {
+        let alpha = f64::from(quarters) / 4.0;
         LoraConfig::new().with_rank(rank).with_alpha(alpha).with_rank_stabilized(stabilized).with_targets(targets)
     })
 }

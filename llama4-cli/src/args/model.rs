@@ -1,10 +1,10 @@
 use std::path::PathBuf;
 
+use anyhow::Result;
 use burn::tensor::DType;
 use clap::ValueEnum;
 use llama4::quant::{Packing, Quantization};
-
-use crate::backend::BackendKind;
+use llama4_backends::{BackendKind, Target};
 
 /// Which model.
 #[derive(Debug, Clone, clap::Args)]
@@ -20,17 +20,30 @@ pub(crate) struct ModelArgs {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Backend")]
 pub(crate) struct BackendArgs {
-    /// What computes. The default is the fastest one that this program was built with
-    #[arg(long, value_enum, value_name = "NAME", default_value_t)]
-    pub(crate) backend: BackendKind,
+    /// What computes. The default is the fastest that starts, of those that this program was built with
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub(crate) backend: Option<BackendKind>,
+    /// Which of the backend's devices, as `devices` numbers them
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) device: Option<usize>,
+}
+
+impl BackendArgs {
+    /// What was chosen.
+    ///
+    /// # Errors
+    /// When it is not there or does not start.
+    pub(crate) fn target(&self) -> Result<Target> {
+        Target::choose(self.backend, self.device)
+    }
 }
 
 /// How weights are held.
 #[derive(Debug, Clone, Copy, clap::Args)]
 #[command(next_help_heading = "Weights")]
 pub(crate) struct WeightArgs {
-    /// Type of activations, and of weights that are not quantised. The default is the checkpoint's own where the backend
-    /// has it, else f32
+    /// Type of activations, and of weights that are not quantised. The default is bf16 on CUDA and f32 elsewhere. The CPU
+    /// has no 16-bit floats: there they are what weights are stored in, and computed with in f32
     #[arg(long, value_enum, value_name = "TYPE")]
     pub(crate) dtype: Option<Precision>,
     #[command(flatten)]
@@ -71,8 +84,10 @@ pub(crate) enum Storage {
     Q8,
     /// 4 bits
     Q4,
-    /// 16 bits
+    /// 16 bits with the range of f32
     Bf16,
+    /// 16 bits, up to 65504
+    F16,
 }
 
 impl QuantizeArgs {
@@ -85,6 +100,7 @@ impl QuantizeArgs {
             Storage::Q8 => Packing::Q8,
             Storage::Q4 => Packing::Q4,
             Storage::Bf16 => Packing::Bf16,
+            Storage::F16 => Packing::F16,
         };
         quantization.head = self.head.map_or(quantization.head, packing);
         quantization.embedding = self.embedding.map_or(quantization.embedding, packing);

@@ -4,10 +4,10 @@ use anyhow::Result;
 use burn::tensor::backend::Backend;
 use llama4::generate::{Event, FinishReason, Request, SamplingParams, Session, StopConditions};
 use llama4::text::{ChatTemplate, Tokenizer};
+use llama4_backends::Task;
 
 use super::sampling::{statistics, with_seed};
 use crate::args::ChatArgs;
-use crate::backend::{self, Task};
 use crate::conversation::{Conversation, HELP, Line};
 use crate::exit::{Outcome, usage};
 use crate::interrupt::Watch;
@@ -32,10 +32,10 @@ pub(super) fn run(args: ChatArgs, output: &Output) -> Result<Outcome> {
     };
     let conversation = Conversation::new(args.system);
     let lines = Lines::open()?;
-    let kind = args.backend.backend;
-    let run = Run { weights: args.weights, backend: kind, context, batch: 1 };
+    let target = args.backend.target()?;
+    let run = Run { weights: args.weights, target, context, batch: 1 };
     let chat = Chat { model, tokenizer, template, sampling, stop, context, run, conversation, lines, output };
-    backend::run(kind, chat)
+    target.run(chat)
 }
 
 struct Chat<'a> {

@@ -5,11 +5,11 @@ use anyhow::Result;
 use burn::tensor::backend::Backend;
 use llama4::generate::{Event, FinishReason, Generation, Request, SamplingParams, Session, StopConditions};
 use llama4::text::{ChatMessage, Tokenizer};
+use llama4_backends::{Target, Task};
 use serde_json::{Value, json};
 
 use super::sampling::{statistics, with_seed};
 use crate::args::{GenerateArgs, PromptArgs};
-use crate::backend::{self, Task};
 use crate::exit::{Outcome, usage};
 use crate::interrupt::Watch;
 use crate::model::{DEMO_PROMPT, Model, Run};
@@ -43,8 +43,8 @@ pub(super) fn run(args: GenerateArgs, output: &Output) -> Result<Outcome> {
         .iter()
         .map(|prompt| Request { prompt: prompt.ids.clone(), sampling: sampling.clone(), stop: stop.clone() })
         .collect();
-    let kind = args.backend.backend;
-    backend::run(kind, Generate { args, model, tokenizer, prompts, requests, context, output })
+    let target = args.backend.target()?;
+    target.run(Generate { args, target, model, tokenizer, prompts, requests, context, output })
 }
 
 /// A prompt as the model gets it, and as messages name it.
@@ -114,6 +114,7 @@ fn check_ids(prompts: &[Prompt], sampling: &SamplingParams, model: &Model) -> Re
 
 struct Generate<'a> {
     args: GenerateArgs,
+    target: Target,
     model: Model,
     tokenizer: Option<Tokenizer>,
     prompts: Vec<Prompt>,
@@ -128,8 +129,7 @@ impl Task for Generate<'_> {
     fn run<B: Backend>(self, device: &B::Device) -> Result<Outcome> {
         let watch = Watch::begin();
         let rows = self.requests.len().min(self.args.output.parallel);
-        let (weights, backend) = (self.args.weights, self.args.backend.backend);
-        let run = Run { weights, backend, context: self.context, batch: rows };
+        let run = Run { weights: self.args.weights, target: self.target, context: self.context, batch: rows };
         let model = self.model.load::<B>(run, device, &watch, self.output)?;
         let mut session = Session::new(&model, rows, self.context);
         if let Some(tokenizer) = &self.tokenizer {

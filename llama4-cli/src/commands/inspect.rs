@@ -6,7 +6,7 @@ use llama4::error::ImportError;
 use llama4::import::LoadReport;
 use serde_json::{Value, json};
 
-use crate::args::{InspectArgs, Precision, WeightArgs};
+use crate::args::{InspectArgs, Precision};
 use crate::exit::{Outcome, usage};
 use crate::interrupt::Watch;
 use crate::layers::LayerKind;
@@ -53,12 +53,14 @@ fn estimate(args: &InspectArgs, output: &Output) -> Result<Outcome> {
         }
     };
     let stored = hf.dtype().unwrap_or(DType::BF16);
-    let dtype = args.dtype.map_or_else(|| args.backend.backend.usual_dtype(stored), Precision::dtype);
-    let weights = WeightArgs { dtype: args.dtype, quantize: args.quantize, force: false };
-    let free = args.backend.backend.free_memory();
+    let target = args.backend.target()?;
+    let precision = target.backend.precision(args.dtype.map(Precision::dtype));
+    let dtype = precision.dtype;
+    let quantization = precision.quantization(args.quantize.quantization());
+    let free = target.free_memory();
     let mut rows = Vec::new();
     for context in contexts(args, &config)? {
-        let estimate = memory::estimate(&config, weights, [dtype, stored], context, args.batch);
+        let estimate = memory::estimate(&config, quantization, [dtype, stored], context, args.batch);
         if args.json {
             rows.push(json!({
                 "context": context,
@@ -99,7 +101,7 @@ fn estimate(args: &InspectArgs, output: &Output) -> Result<Outcome> {
     match (args.json, free) {
         (true, _) => output.json(&json!({ "model": name, "free": free, "estimates": rows }))?,
         (false, Some(free)) => {
-            output.line(format_args!("{} has {} free", args.backend.backend.memory_name(), bytes(free)))?;
+            output.line(format_args!("{} has {} free", target.memory_name(), bytes(free)))?;
         }
         (false, None) => {}
     }

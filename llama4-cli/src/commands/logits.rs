@@ -6,11 +6,11 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Tensor};
 use llama4::config::{ReturnHiddenStates, ReturnLogits};
 use llama4::nn::{ForwardOptions, TokenBatch};
+use llama4_backends::Task;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use crate::args::LogitsArgs;
-use crate::backend::{self, Task};
 use crate::exit::{Outcome, Stopped, usage};
 use crate::interrupt::Watch;
 use crate::model::{Model, Run};
@@ -44,9 +44,10 @@ pub(super) fn run(args: LogitsArgs, output: &Output) -> Result<Outcome> {
     ensure!(folder.is_dir(), "cannot write {}: {} is not a folder", file.display(), folder.display());
     ensure!(!file.is_dir(), "cannot write {}: it is a folder", file.display());
     let (count, shown) = (tokens.len(), file.display().to_string());
-    let run = Run { weights: args.weights, backend: args.backend.backend, context: tokens.len(), batch: 1 };
+    let target = args.backend.target()?;
+    let run = Run { weights: args.weights, target, context: tokens.len(), batch: 1 };
     let task = Logits { model, tokens, file, mode: args.hidden_states, run, output };
-    backend::run(args.backend.backend, task)?;
+    target.run(task)?;
     output.note(format_args!("wrote the logits of {count} tokens to {shown}"));
     Ok(Outcome::Done)
 }

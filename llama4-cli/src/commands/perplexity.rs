@@ -1,10 +1,10 @@
 use anyhow::{Result, ensure};
 use burn::tensor::backend::Backend;
 use llama4::generate::{Score, score};
+use llama4_backends::Task;
 use serde_json::json;
 
 use crate::args::PerplexityArgs;
-use crate::backend::{self, Task};
 use crate::exit::{Outcome, usage};
 use crate::interrupt::Watch;
 use crate::model::{Model, Run};
@@ -35,9 +35,10 @@ pub(super) fn run(args: PerplexityArgs, output: &Output) -> Result<Outcome> {
         tokens.len()
     );
     let windows = Windows { context, stride, parallel: args.parallel };
-    let run = Run { weights: args.weights, backend: args.backend.backend, context, batch: args.parallel };
+    let target = args.backend.target()?;
+    let run = Run { weights: args.weights, target, context, batch: args.parallel };
     let task = Perplexity { model, tokens, windows, run, output };
-    let score = backend::run(args.backend.backend, task)?;
+    let score = target.run(task)?;
     let (loss, perplexity) = (score.mean(), score.perplexity());
     if args.json {
         let tokens = score.tokens;

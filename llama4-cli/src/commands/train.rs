@@ -6,9 +6,9 @@ use burn::tensor::backend::AutodiffBackend;
 use llama4::config::{GenerationConfig, HfConfig};
 use llama4::import::save_hf;
 use llama4::text::Tokenizer;
+use llama4_backends::TrainTask;
 
 use crate::args::TrainArgs;
-use crate::backend::{self, TrainTask};
 use crate::exit::{Outcome, usage};
 use crate::interrupt::Watch;
 use crate::output::Output;
@@ -44,7 +44,7 @@ pub(super) fn run(args: TrainArgs, output: &Output) -> Result<Outcome> {
         log_every: args.log_every,
         save_every: args.save_every,
     };
-    backend::run_training(args.backend.backend, Train { run, beside, output })
+    args.backend.target()?.run_training(Train { run, beside, output })
 }
 
 struct Train<'a> {

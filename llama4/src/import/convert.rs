@@ -226,6 +226,7 @@ fn output(tensor: &PlannedTensor, storage: &Storage) -> Output {
     match storage.packing(tensor) {
         // 16-bit floats are an ordinary tensor in a file.
         Some(Packing::Bf16) => Output::Floats(StoredDtype::Bf16),
+        Some(Packing::F16) => Output::Floats(StoredDtype::F16),
         Some(packing) => Output::Packed(packing),
         None => Output::Floats(match &tensor.dtype {
             dtype @ (StoredDtype::Bf16 | StoredDtype::F16 | StoredDtype::F32) => dtype.clone(),

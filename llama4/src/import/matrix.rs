@@ -324,8 +324,9 @@ impl Matrix {
                 let scales = part.scales.as_ref().map(|held| span(held, 2 * part.rows * packing.scales(part.columns)));
                 Some((words, scales))
             }
-            Self::Floats(view) if packing == Packing::Bf16 => {
-                let bytes = self.bytes_as(&StoredDtype::Bf16)?;
+            Self::Floats(view) if !packing.has_scales() => {
+                let stored = if packing == Packing::F16 { StoredDtype::F16 } else { StoredDtype::Bf16 };
+                let bytes = self.bytes_as(&stored)?;
                 Some((span(&(view.tensor.clone(), 2 * view.first), bytes.len()), None))
             }
             _ => None,

@@ -23,7 +23,7 @@ impl Storage {
     pub(super) fn packing(&self, tensor: &PlannedTensor) -> Option<Packing> {
         let wanted = self.wanted(tensor)?;
         // Where the model computes in it, 16-bit storage needs no packing.
-        let needed = !(wanted == Packing::Bf16 && self.dtype == DType::BF16);
+        let needed = wanted.float() != Some(self.dtype);
         (needed && wanted.fits(tensor.expected.matrices()[2])).then_some(wanted)
     }
 
@@ -40,7 +40,7 @@ impl Storage {
                     WeightKind::Head => own.head,
                     _ => None,
                 };
-                packing.filter(|packing| *packing == Packing::Bf16)
+                packing.filter(|packing| packing.float().is_some())
             }),
         }
     }

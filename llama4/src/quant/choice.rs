@@ -41,6 +41,11 @@ impl Quantization {
         Self { weights: Packing::Q4, ..Self::q8() }
     }
 
+    /// Everything alike: 16-bit storage, or what other programs mean by a file of one type.
+    pub fn uniform(packing: Packing) -> Self {
+        Self { weights: packing, head: packing, embedding: packing }
+    }
+
     /// How a parameter of this kind is packed; `None` is float.
     pub fn packing(&self, kind: WeightKind) -> Option<Packing> {
         match kind {
@@ -56,6 +61,6 @@ impl Quantization {
     /// Rows that are not whole blocks stay floats, and so does what is to be 16 bits wide where the floats are: it needs no packing.
     pub fn storage(&self, kind: WeightKind, columns: usize, dtype: DType) -> Option<Packing> {
         let wanted = self.packing(kind)?;
-        (wanted.fits(columns) && !(wanted == Packing::Bf16 && dtype == DType::BF16)).then_some(wanted)
+        (wanted.fits(columns) && wanted.float() != Some(dtype)).then_some(wanted)
     }
 }

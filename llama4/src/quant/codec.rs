@@ -25,6 +25,7 @@ pub fn pack(packing: Packing, values: &[f32], words: &mut [u32], scales: &mut [u
         Packing::Q8 => pack_q8(values, words, scales),
         Packing::Q4 => pack_q4(values, words, scales),
         Packing::Bf16 => pack_bf16(values, words),
+        Packing::F16 => pack_f16(values, words),
     };
     if ok { Ok(()) } else { Err(NotRepresentable) }
 }
@@ -39,6 +40,7 @@ pub fn unpack(packing: Packing, words: &[u32], scales: &[u16], values: &mut [f32
         Packing::Q8 => unpack_q8(words, scales, values),
         Packing::Q4 => unpack_q4(words, scales, values),
         Packing::Bf16 => unpack_bf16(words, values),
+        Packing::F16 => unpack_f16(words, values),
     }
 }
 
@@ -185,6 +187,29 @@ fn round(value: f32) -> i32 {
     (value + MAGIC).to_bits().cast_signed() - MAGIC.to_bits().cast_signed()
 }
 
+#[multiversion(targets("x86_64+avx2+fma+f16c", "aarch64+neon"))]
+fn pack_f16(values: &[f32], words: &mut [u32]) -> bool {
+    let (pairs, _) = values.as_chunks::<2>();
+    let mut ok = true;
+    for (word, &[low, high]) in words.iter_mut().zip(pairs) {
+        let (low, high) = (f16::from_f32(low), f16::from_f32(high));
+        ok &= low.is_finite() && high.is_finite();
+        *word = u32::from(low.to_bits()) | u32::from(high.to_bits()) << 16;
+    }
+    ok
+}
+
+#[multiversion(targets(
+    "x86_64+avx512f+avx512bw+avx512vl+avx512dq+avx2+fma+f16c",
+    "x86_64+avx2+fma+f16c",
+    "aarch64+neon"
+))]
+fn unpack_f16(words: &[u32], values: &mut [f32]) {
+    for (pair, word) in values.as_chunks_mut::<2>().0.iter_mut().zip(words) {
+        *pair = [f16_to_f32(*word as u16), f16_to_f32((word >> 16) as u16)];
+    }
+}
+
 /// `half`'s own conversion looks for instructions at run time, each time; this one is a few integer operations.
 #[inline(always)]
 fn f16_to_f32(bits: u16) -> f32 {
@@ -238,7 +263,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_held_is_an_error_and_not_a_number() {
-        for packing in [Packing::Q8, Packing::Q4, Packing::Bf16] {
+        for packing in [Packing::Q8, Packing::Q4, Packing::Bf16, Packing::F16] {
             for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -f32::NAN] {
                 let mut values = [1.0; 32];
                 values[17] = bad;
@@ -248,6 +273,7 @@ mod tests {
         // The scale of Q8 would be 78,740.
         assert!(round_trip(Packing::Q8, &[1e7; 32]).is_err());
         assert!(round_trip(Packing::Bf16, &[1e7; 32]).is_ok());
+        assert!(round_trip(Packing::F16, &[1e7; 32]).is_err());
     }
 
     proptest! {
@@ -273,7 +299,7 @@ mod tests {
 
         #[test]
         fn packing_what_was_unpacked_changes_nothing(values in prop::collection::vec(-4.0_f32..4.0, 32)) {
-            for packing in [Packing::Q8, Packing::Q4, Packing::Bf16] {
+            for packing in [Packing::Q8, Packing::Q4, Packing::Bf16, Packing::F16] {
                 let (once, _) = round_trip(packing, &values).unwrap();
                 let (twice, _) = round_trip(packing, &once).unwrap();
                 prop_assert_eq!(&once, &twice, "{}", packing);
@@ -283,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_block_of_zeros_stays_one() {
-        for packing in [Packing::Q8, Packing::Q4, Packing::Bf16] {
+        for packing in [Packing::Q8, Packing::Q4, Packing::Bf16, Packing::F16] {
             assert_eq!(round_trip(packing, &[0.0; 32]).unwrap().0, [0.0; 32]);
         }
     }

@@ -1,3 +1,4 @@
+use burn::tensor::DType;
 use serde::{Deserialize, Serialize};
 
 use crate::config::words::words;
@@ -12,7 +13,7 @@ pub const BLOCK: usize = 32;
 /// - `Q8`: value `4 i + b` of the row is byte `b` of word `i`.
 /// - `Q4`: a block of 32 values is four words, 16 bytes; the low half of byte `j` is value `j` of the block, the high half value
 ///   `16 + j`, as in GGUF.
-/// - `Bf16`: value `2 i + h` is half `h` of word `i`. No scales: 16-bit storage where the backend has no such type.
+/// - `Bf16`, `F16`: value `2 i + h` is half `h` of word `i`. No scales: 16-bit storage where the backend has no such type.
 ///
 /// Scales of `Q8` and `Q4` stand in words of their own, two `f16` to a word, low half first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -24,9 +25,11 @@ pub enum Packing {
     Q4,
     /// The upper half of an `f32`.
     Bf16,
+    /// IEEE's half precision.
+    F16,
 }
 
-words!(Packing, "quantize", { Q8 = "q8", Q4 = "q4", Bf16 = "bf16" });
+words!(Packing, "quantize", { Q8 = "q8", Q4 = "q4", Bf16 = "bf16", F16 = "f16" });
 
 impl Packing {
     /// Whether a row of `columns` values can be packed: blocks are whole, and so are words.
@@ -39,13 +42,22 @@ impl Packing {
         match self {
             Self::Q8 => 8,
             Self::Q4 => 4,
-            Self::Bf16 => 16,
+            Self::Bf16 | Self::F16 => 16,
         }
     }
 
     /// Whether blocks have a scale.
     pub fn has_scales(self) -> bool {
-        self != Self::Bf16
+        !matches!(self, Self::Bf16 | Self::F16)
+    }
+
+    /// The floats that it stores, where it is 16-bit storage: where a model computes in them, they need no packing.
+    pub fn float(self) -> Option<DType> {
+        match self {
+            Self::Bf16 => Some(DType::BF16),
+            Self::F16 => Some(DType::F16),
+            Self::Q8 | Self::Q4 => None,
+        }
     }
 
     /// Words that hold the values of a row.

@@ -46,7 +46,7 @@ fn devices_names_backend_types_and_kernels() {
     let assert = run(&mut llama4("devices --json")).success();
     let found = &json_lines(assert.get_output())[0];
     assert_eq!((&found["backend"], &found["default"]), (&json!("ndarray"), &json!(true)));
-    assert_eq!(found["dtypes"], json!(["f32"]));
+    assert_eq!(found["devices"][0]["dtypes"], json!(["f32"]));
 }
 
 #[test]
