@@ -33,7 +33,7 @@ pub(super) fn run(args: ChatArgs, output: &Output) -> Result<Outcome> {
     let conversation = Conversation::new(args.system);
     let lines = Lines::open()?;
     let target = args.backend.target()?;
-    let run = Run { weights: args.weights, target, context, batch: 1 };
+    let run = Run { weights: args.weights.clone(), target, context, batch: 1 };
     let chat = Chat { model, tokenizer, template, sampling, stop, context, run, conversation, lines, output };
     target.run(chat)
 }
