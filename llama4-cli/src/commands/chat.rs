@@ -55,7 +55,7 @@ impl Task for Chat<'_> {
     type Output = Outcome;
 
     fn run<B: Backend>(mut self, device: &B::Device) -> Result<Outcome> {
-        let model = self.model.load::<B>(self.run, device, &Watch::begin(), self.output)?;
+        let model = self.model.load::<B>(self.run.clone(), device, &Watch::begin(), self.output)?;
         // Clones share the vocabulary.
         let tokenizer = self.tokenizer.clone();
         let mut session = Session::new(&model, 1, self.context).with_tokenizer(&tokenizer);

@@ -1,6 +1,8 @@
 //! Adapter folders of every form and every defect.
 
+use std::ffi::OsString;
 use std::fs;
+use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
@@ -16,12 +18,22 @@ fn model() -> TestModel {
     load(golden(NAME)).unwrap().model
 }
 
-/// A folder with a fresh adapter of queries and down projections.
-fn saved() -> tempfile::TempDir {
+/// Names and bytes of the files of a fresh adapter of queries and down projections, the same for all tests.
+static FILES: LazyLock<Vec<(OsString, Vec<u8>)>> = LazyLock::new(|| {
     let targets = vec![LoraTarget::QProj, LoraTarget::DownProj];
     let config = LoraConfig::new().with_rank(4).with_alpha(2.5).with_dropout(0.25).with_targets(targets);
     let dir = tempfile::tempdir().unwrap();
-    save_lora(&model().with_lora(&config).unwrap(), &dir.path().join("new/adapter"), Some("my/base")).unwrap();
+    let folder = folder(&dir);
+    save_lora(&model().with_lora(&config).unwrap(), &folder, Some("my/base")).unwrap();
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    entries.map(|entry| (entry.file_name(), fs::read(entry.path()).unwrap())).collect()
+});
+
+/// A folder with those files.
+fn saved() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(folder(&dir)).unwrap();
+    FILES.iter().for_each(|(name, bytes)| fs::write(folder(&dir).join(name), bytes).unwrap());
     dir
 }
 
@@ -156,7 +168,7 @@ fn tensors_are_compared_with_the_model() {
 
     let error = error_after(|tensors| {
         let mut copy = tensors[at(tensors)].clone();
-        copy.name = name.replace("model.model.model", "model.model.language_model");
+        copy.name = name.replace("model.layers", "language_model.model.layers");
         tensors.push(copy);
     });
     assert!(error.contains("is there twice"), "{error}");
