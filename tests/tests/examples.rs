@@ -1,5 +1,8 @@
 //! The examples of the library, as they are: run on ndarray, compiled for every backend that the tests are built with.
 
+// Each example brings the same line that names a backend.
+#![allow(clippy::duplicate_mod)]
+
 // Their `main` and their choice of a backend are not used here.
 #[allow(dead_code, unreachable_pub)]
 #[path = "../../llama4/examples/finetune_lora.rs"]
