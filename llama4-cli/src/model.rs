@@ -9,7 +9,7 @@ use burn::tensor::backend::Backend;
 use llama4::config::{GenerationConfig, PipelineConfig};
 use llama4::error::{ImportError, TextError};
 use llama4::generate::SamplingParams;
-use llama4::import::{Checkpoint, EmbeddedModel, LoadOptions, LoadProgress, ModelSource, StoredDtype};
+use llama4::import::{Checkpoint, EmbeddedModel, LoadOptions, LoadProgress, ModelSource, StoredDtype, load_lora};
 use llama4::memory::MemoryOptions;
 use llama4::quant::Quantization;
 use llama4::text::{ChatTemplate, Tokenizer};
@@ -107,7 +107,7 @@ pub(crate) fn losses(kept_float: &[String], requantised: &BTreeMap<StoredDtype, 
 }
 
 /// How a model is about to be run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Run {
     pub(crate) weights: WeightArgs,
     pub(crate) target: Target,
@@ -260,6 +260,9 @@ impl Model {
         if let Some(loss) = losses(&loaded.report.kept_float, &loaded.report.requantised) {
             output.note(loss);
         }
-        Ok(loaded.model)
+        match &run.weights.lora {
+            Some(dir) => Ok(load_lora(loaded.model, dir)?),
+            None => Ok(loaded.model),
+        }
     }
 }

@@ -6,6 +6,7 @@ pub mod adapter;
 pub mod golden;
 pub mod goldens;
 pub mod kernels;
+pub mod lora;
 pub mod models;
 pub mod packed;
 pub mod properties;
@@ -42,6 +43,13 @@ macro_rules! suite {
             packed_linear_equals_its_definition,
             packed_rows_are_unpacked_bit_for_bit,
             packed_goldens_stay_close,
+        );
+        $crate::suite!($backend, lora:
+            adapters_add_their_definition,
+            adapters_number_their_values,
+            fresh_adapters_change_nothing,
+            merged_equals_adapted,
+            saved_adapters_come_back,
         );
         $crate::suite!($backend, across:
             linear_agrees,

@@ -39,7 +39,7 @@ impl BackendArgs {
 }
 
 /// How weights are held.
-#[derive(Debug, Clone, Copy, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Weights")]
 pub(crate) struct WeightArgs {
     /// Type of activations, and of weights that are not quantised. The default is bf16 on CUDA and f32 elsewhere. The CPU
@@ -48,6 +48,9 @@ pub(crate) struct WeightArgs {
     pub(crate) dtype: Option<Precision>,
     #[command(flatten)]
     pub(crate) quantize: QuantizeArgs,
+    /// Folder of a LoRA adapter in PEFT's format, for this model: adapter_config.json and adapter_model.safetensors
+    #[arg(long, value_name = "DIR")]
+    pub(crate) lora: Option<PathBuf>,
     /// Start even if the model will not fit in memory
     #[arg(long)]
     pub(crate) force: bool,

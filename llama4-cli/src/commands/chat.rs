@@ -33,7 +33,7 @@ pub(super) fn run(args: ChatArgs, output: &Output) -> Result<Outcome> {
     let conversation = Conversation::new(args.system);
     let lines = Lines::open()?;
     let target = args.backend.target()?;
-    let run = Run { weights: args.weights, target, context, batch: 1 };
+    let run = Run { weights: args.weights.clone(), target, context, batch: 1 };
     let chat = Chat { model, tokenizer, template, sampling, stop, context, run, conversation, lines, output };
     target.run(chat)
 }
@@ -55,7 +55,7 @@ impl Task for Chat<'_> {
     type Output = Outcome;
 
     fn run<B: Backend>(mut self, device: &B::Device) -> Result<Outcome> {
-        let model = self.model.load::<B>(self.run, device, &Watch::begin(), self.output)?;
+        let model = self.model.load::<B>(self.run.clone(), device, &Watch::begin(), self.output)?;
         // Clones share the vocabulary.
         let tokenizer = self.tokenizer.clone();
         let mut session = Session::new(&model, 1, self.context).with_tokenizer(&tokenizer);

@@ -129,7 +129,7 @@ impl Task for Generate<'_> {
     fn run<B: Backend>(self, device: &B::Device) -> Result<Outcome> {
         let watch = Watch::begin();
         let rows = self.requests.len().min(self.args.output.parallel);
-        let run = Run { weights: self.args.weights, target: self.target, context: self.context, batch: rows };
+        let run = Run { weights: self.args.weights.clone(), target: self.target, context: self.context, batch: rows };
         let model = self.model.load::<B>(run, device, &watch, self.output)?;
         let mut session = Session::new(&model, rows, self.context);
         if let Some(tokenizer) = &self.tokenizer {

@@ -45,7 +45,7 @@ pub(super) fn run(args: LogitsArgs, output: &Output) -> Result<Outcome> {
     ensure!(!file.is_dir(), "cannot write {}: it is a folder", file.display());
     let (count, shown) = (tokens.len(), file.display().to_string());
     let target = args.backend.target()?;
-    let run = Run { weights: args.weights, target, context: tokens.len(), batch: 1 };
+    let run = Run { weights: args.weights.clone(), target, context: tokens.len(), batch: 1 };
     let task = Logits { model, tokens, file, mode: args.hidden_states, run, output };
     target.run(task)?;
     output.note(format_args!("wrote the logits of {count} tokens to {shown}"));

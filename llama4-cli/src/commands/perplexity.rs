@@ -36,7 +36,7 @@ pub(super) fn run(args: PerplexityArgs, output: &Output) -> Result<Outcome> {
     );
     let windows = Windows { context, stride, parallel: args.parallel };
     let target = args.backend.target()?;
-    let run = Run { weights: args.weights, target, context, batch: args.parallel };
+    let run = Run { weights: args.weights.clone(), target, context, batch: args.parallel };
     let task = Perplexity { model, tokens, windows, run, output };
     let score = target.run(task)?;
     let (loss, perplexity) = (score.mean(), score.perplexity());

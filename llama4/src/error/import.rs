@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use burn::tensor::DType;
 
-use super::{ConfigError, TextError};
+use super::{ConfigError, LoraError, TextError};
 use crate::import::StoredDtype;
 use crate::quant::Packing;
 
@@ -219,6 +219,27 @@ pub enum ImportError {
         /// The device's limit.
         largest: u64,
     },
+    /// A model with adapters is to be saved as a whole.
+    #[error("{} cannot be saved from a model with adapters; merge them first, or save them alone", file.display())]
+    SaveAdapted {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A field of an adapter's configuration that is wrong, or asks for what this library does not do.
+    #[error("{}: {field} is {found}, expected {expected}", file.display())]
+    Adapter {
+        /// The configuration.
+        file: PathBuf,
+        /// The field.
+        field: String,
+        /// Its value, as JSON.
+        found: String,
+        /// What it may be.
+        expected: String,
+    },
+    /// Adapters that do not go with the model.
+    #[error(transparent)]
+    Lora(#[from] LoraError),
     /// A type that the backend has no tensors of.
     #[error("the model cannot be loaded as {dtype:?}: {backend} does not support it")]
     BackendDtype {

@@ -16,7 +16,7 @@ use half::f16;
 
 use super::names::expected_tensors;
 use super::recorders::reason;
-use super::save::{refuse_packed, save_config};
+use super::save::{refuse_unfit, save_config};
 use super::write::write_file;
 use crate::Llama4Config;
 use crate::error::ImportError;
@@ -45,7 +45,7 @@ pub fn save_record<B: Backend>(
     precision: RecordPrecision,
 ) -> Result<(), ImportError> {
     let format = Format::of(file)?;
-    refuse_packed(model, file)?;
+    refuse_unfit(model, file)?;
     if model.split_weights() > 0 {
         let what = "a record of a model whose weights are split for its device (`save_hf` writes it)".to_string();
         return Err(ImportError::Unsupported { place: file.to_path_buf(), what });
@@ -252,7 +252,11 @@ impl List {
         }
     }
 
+    /// Adapters get a name that no model has, as packed weights do.
     fn projection<B: Backend>(&mut self, name: &str, record: &ProjectionRecord<B>) {
+        if record.lora.is_some() {
+            self.0.push((format!("{name} (adapter)"), Vec::new()));
+        }
         self.weight(&format!("{name}.weight"), &record.weight);
         if let Some(bias) = &record.bias {
             self.add(&format!("{name}.bias"), bias);

@@ -24,7 +24,7 @@ use crate::nn::Llama4ForCausalLM;
 /// When the type is another one or cannot hold a value, or a file cannot be written.
 pub fn save_hf<B: Backend>(model: &Llama4ForCausalLM<B>, dir: &Path, dtype: DType) -> Result<(), ImportError> {
     let file = dir.join("model.safetensors");
-    refuse_packed(model, &file)?;
+    refuse_unfit(model, &file)?;
     let (name, width) = match dtype {
         DType::BF16 => ("BF16", 2),
         DType::F16 => ("F16", 2),
@@ -42,7 +42,8 @@ pub fn save_hf<B: Backend>(model: &Llama4ForCausalLM<B>, dir: &Path, dtype: DTyp
 
     let mut problem = None;
     let written = write_file(&file, |out| {
-        out.write_all(&header(&tensors, name, width))?;
+        let entries = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice()));
+        out.write_all(&header(entries, name, width))?;
         for tensor in &tensors {
             if let Err(error) = write_tensor(tensor, &parts, dtype, &file, out) {
                 return Err(match error {
@@ -64,8 +65,11 @@ pub fn save_hf<B: Backend>(model: &Llama4ForCausalLM<B>, dir: &Path, dtype: DTyp
     save_config(model, dir, Some(dtype))
 }
 
-/// Packed weights are not turned back into floats that they never were.
-pub(super) fn refuse_packed<B: Backend>(model: &Llama4ForCausalLM<B>, file: &Path) -> Result<(), ImportError> {
+/// Packed weights are not turned back into floats that they never were, and adapters have no place among a model's own weights.
+pub(super) fn refuse_unfit<B: Backend>(model: &Llama4ForCausalLM<B>, file: &Path) -> Result<(), ImportError> {
+    if model.lora().is_some() {
+        return Err(ImportError::SaveAdapted { file: file.to_path_buf() });
+    }
     match model.packed_weights() {
         0 => Ok(()),
         packed => Err(ImportError::SavePacked { file: file.to_path_buf(), packed }),
@@ -86,14 +90,14 @@ pub(super) fn save_config<B: Backend>(
 }
 
 /// A safetensors header, with its length in front, padded so that the data begins at a multiple of eight.
-fn header(tensors: &[ExpectedTensor], dtype: &str, width: usize) -> Vec<u8> {
+pub(super) fn header<'a>(tensors: impl Iterator<Item = (&'a str, &'a [usize])>, dtype: &str, width: usize) -> Vec<u8> {
     let mut entries = Map::new();
     entries.insert("__metadata__".to_string(), json!({ "format": "pt" }));
     let mut start = 0;
-    for tensor in tensors {
-        let end = start + tensor.shape.iter().product::<usize>() * width;
-        let entry = json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [start, end] });
-        entries.insert(tensor.name.clone(), entry);
+    for (name, shape) in tensors {
+        let end = start + shape.iter().product::<usize>() * width;
+        let entry = json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] });
+        entries.insert(name.to_string(), entry);
         start = end;
     }
     let mut text = Value::Object(entries).to_string().into_bytes();
@@ -143,7 +147,7 @@ fn write_tensor(
 }
 
 /// Values as bytes of `dtype`; matrices of the given rows and columns are transposed. `None` if a finite value would become infinite.
-fn encode(values: &[f32], dtype: DType, matrix: Option<(usize, usize)>) -> Option<Vec<u8>> {
+pub(super) fn encode(values: &[f32], dtype: DType, matrix: Option<(usize, usize)>) -> Option<Vec<u8>> {
     let (rows, columns) = matrix.unwrap_or((1, values.len()));
     let in_order = values.chunks(rows * columns).flat_map(|matrix| {
         (0..columns).flat_map(move |column| (0..rows).map(move |row| matrix[row * columns + column]))

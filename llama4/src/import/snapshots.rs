@@ -150,27 +150,27 @@ impl Filling<'_> {
             if progress(LoadProgress { bytes_done: done, bytes_total: self.total, name }).is_break() {
                 return Err(ImportError::Cancelled { bytes_done: done, bytes_total: self.total });
             }
-            match slots.get_mut(name) {
-                Some(WeightSlot::Matrix(weight)) if source.part => {
+            let Some(slot) = slots.get_mut(name) else {
+                // The plan has compared all names already; a difference here means that `names` and `nn` disagree.
+                let place = self.place.to_path_buf();
+                return Err(ImportError::Names { place, missing: Vec::new(), unexpected: vec![source.path] });
+            };
+            match slot.matrix() {
+                Some(weight) if source.part => {
                     let rows = match source.packing {
                         Some(_) => Rows::Packed(pack(&source, device)?),
                         None => Rows::Float(self.float(&source, device)?),
                     };
                     match weight {
                         Weight::Split(parts) => parts.push(rows),
-                        weight => **weight = Weight::Split(vec![rows]),
+                        weight => *weight = Weight::Split(vec![rows]),
                     }
                 }
-                Some(WeightSlot::Matrix(weight)) => **weight = Weight::Packed(pack(&source, device)?),
-                Some(WeightSlot::Experts(weight)) => **weight = Weight::Packed(pack(&source, device)?),
-                // The plan has compared all names already; a difference here means that `names` and `nn` disagree.
+                Some(weight) => *weight = Weight::Packed(pack(&source, device)?),
                 None => {
-                    let unexpected = vec![source.path];
-                    return Err(ImportError::Names {
-                        place: self.place.to_path_buf(),
-                        missing: Vec::new(),
-                        unexpected,
-                    });
+                    if let WeightSlot::Experts(weight) = slot {
+                        **weight = Weight::Packed(pack(&source, device)?);
+                    }
                 }
             }
             done += source.bytes;

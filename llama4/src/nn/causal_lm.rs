@@ -2,7 +2,9 @@ use burn::module::{Ignored, Module};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
 
-use super::{ForwardOptions, ForwardOutput, Llama4Model, Projection, ProjectionConfig, TokenBatch, Training};
+use super::{
+    ForwardOptions, ForwardOutput, Llama4Model, LoraConfig, Projection, ProjectionConfig, TokenBatch, Training,
+};
 use crate::Llama4Config;
 use crate::cache::KvCache;
 use crate::config::{ReturnHiddenStates, ReturnLogits};
@@ -15,6 +17,8 @@ pub struct Llama4ForCausalLM<B: Backend> {
     /// `None` where the head shares the embedding's weight.
     pub(super) lm_head: Option<Projection<B>>,
     config: Ignored<Llama4Config>,
+    /// How the projections are adapted, where they are.
+    pub(super) lora: Ignored<Option<LoraConfig>>,
 }
 
 impl Llama4Config {
@@ -27,6 +31,7 @@ impl Llama4Config {
             lm_head: (!self.tie_word_embeddings)
                 .then(|| ProjectionConfig::new(self.hidden_size, self.vocab_size).init(device)),
             config: Ignored(self.clone()),
+            lora: Ignored(None),
         }
     }
 }

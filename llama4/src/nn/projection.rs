@@ -4,6 +4,7 @@ use burn::nn::Initializer;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
+use super::LoraAdapter;
 use crate::ops;
 use crate::quant::{Rows, Weight};
 
@@ -28,11 +29,12 @@ impl ProjectionConfig {
         Projection {
             weight: Weight::Float(self.initializer.init([self.output, self.input], device)),
             bias: self.bias.then(|| Initializer::Zeros.init([self.output], device)),
+            lora: None,
         }
     }
 }
 
-/// Linear map with the checkpoint's orientation: `y = x Wᵀ + b`, W `[out, in]`.
+/// Linear map with the checkpoint's orientation: `y = x Wᵀ + b`, W `[out, in]`; plus what a [`LoraAdapter`] adds.
 ///
 /// Not burn's `Linear`, which holds `[in, out]`: here one output is one contiguous row, which is what decoding, block
 /// quantisation along `in` and the files on disk have in common.
@@ -40,6 +42,8 @@ impl ProjectionConfig {
 pub struct Projection<B: Backend> {
     pub(super) weight: Weight<B, 2>,
     bias: Option<Param<Tensor<B, 1>>>,
+    /// What fine-tuning adds, where there is any.
+    pub(super) lora: Option<LoraAdapter<B>>,
 }
 
 impl<B: Backend> Projection<B> {
@@ -47,11 +51,34 @@ impl<B: Backend> Projection<B> {
     /// - x: `[tokens, in]`
     /// - output: `[tokens, out]`
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let adapted = self.lora.as_ref().map(|lora| lora.forward(x.clone()));
         let y = linear(x, &self.weight);
-        match &self.bias {
+        let y = match &self.bias {
             Some(bias) => y + bias.val().unsqueeze(),
             None => y,
+        };
+        match adapted {
+            Some(adapted) => y + adapted,
+            None => y,
         }
+    }
+
+    /// `[out, in]`, without drawing a fresh weight.
+    pub(super) fn dims(&self) -> [usize; 2] {
+        match &self.weight {
+            Weight::Float(weight) => weight.lazy_shape().dims(),
+            Weight::Packed(packed) => [packed.rows(), packed.columns()],
+            Weight::Split(parts) => [parts.iter().map(Rows::count).sum(), self.weight.columns()],
+        }
+    }
+
+    pub(crate) fn weight_mut(&mut self) -> &mut Weight<B, 2> {
+        &mut self.weight
+    }
+
+    /// The adapter, if there is one.
+    pub fn lora(&self) -> Option<&LoraAdapter<B>> {
+        self.lora.as_ref()
     }
 
     /// The weight, `[out, in]`.

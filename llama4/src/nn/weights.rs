@@ -2,15 +2,28 @@ use burn::module::{Module, ModuleVisitor};
 use burn::tensor::backend::Backend;
 
 use super::moe::ExpertsConfig;
-use super::{FeedForward, Llama4ForCausalLM, Mlp};
+use super::{FeedForward, Llama4ForCausalLM, Mlp, Projection};
 use crate::quant::Weight;
 
 /// A weight that can be packed, where it is.
 pub(crate) enum WeightSlot<'a, B: Backend> {
-    /// A projection, the embedding or the head.
-    Matrix(&'a mut Weight<B, 2>),
+    /// The embedding.
+    Embedding(&'a mut Weight<B, 2>),
+    /// A projection, or the head.
+    Projection(&'a mut Projection<B>),
     /// One product of a group of experts.
     Experts(&'a mut Weight<B, 3>),
+}
+
+impl<B: Backend> WeightSlot<'_, B> {
+    /// The weight, where it is one matrix.
+    pub(crate) fn matrix(&mut self) -> Option<&mut Weight<B, 2>> {
+        match self {
+            Self::Embedding(weight) => Some(weight),
+            Self::Projection(projection) => Some(projection.weight_mut()),
+            Self::Experts(_) => None,
+        }
+    }
 }
 
 /// Counts modules of a type.
@@ -58,7 +71,7 @@ impl<B: Backend> Llama4ForCausalLM<B> {
     /// Every weight that can be packed, by its path in the model, in the model's order.
     pub(crate) fn weight_slots(&mut self) -> Vec<(String, WeightSlot<'_, B>)> {
         let mut slots =
-            vec![("model.embed_tokens.weight".to_string(), WeightSlot::Matrix(&mut self.model.embed_tokens.weight))];
+            vec![("model.embed_tokens.weight".to_string(), WeightSlot::Embedding(&mut self.model.embed_tokens.weight))];
         for (index, layer) in self.model.layers.iter_mut().enumerate() {
             let layer_name = format!("model.layers.{index}");
             let attention = &mut layer.self_attn;
@@ -69,7 +82,7 @@ impl<B: Backend> Llama4ForCausalLM<B> {
                 ("o_proj", &mut attention.o_proj),
             ] {
                 let name = format!("{layer_name}.self_attn.{name}.weight");
-                slots.push((name, WeightSlot::Matrix(&mut projection.weight)));
+                slots.push((name, WeightSlot::Projection(projection)));
             }
             let feed_forward = format!("{layer_name}.feed_forward");
             match &mut layer.feed_forward {
@@ -86,7 +99,7 @@ impl<B: Backend> Llama4ForCausalLM<B> {
             }
         }
         if let Some(head) = &mut self.lm_head {
-            slots.push(("lm_head.weight".to_string(), WeightSlot::Matrix(&mut head.weight)));
+            slots.push(("lm_head.weight".to_string(), WeightSlot::Projection(head)));
         }
         slots
     }
@@ -96,6 +109,6 @@ fn add_mlp<'a, B: Backend>(slots: &mut Vec<(String, WeightSlot<'a, B>)>, module:
     for (name, projection) in
         [("gate_proj", &mut mlp.gate_proj), ("up_proj", &mut mlp.up_proj), ("down_proj", &mut mlp.down_proj)]
     {
-        slots.push((format!("{module}.{name}.weight"), WeightSlot::Matrix(&mut projection.weight)));
+        slots.push((format!("{module}.{name}.weight"), WeightSlot::Projection(projection)));
     }
 }

@@ -4,6 +4,7 @@ mod defects;
 mod files;
 mod forms;
 mod goldens;
+mod lora;
 mod meta;
 mod own;
 pub(in crate::import) mod packed;

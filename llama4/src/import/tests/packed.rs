@@ -18,10 +18,11 @@ fn values(slot: WeightSlot<'_, TestBackend>) -> (Option<Packing>, Vec<f32>) {
         )
     };
     match slot {
-        WeightSlot::Matrix(Weight::Float(weight)) => (None, weight.val().into_data().to_vec().unwrap()),
+        WeightSlot::Projection(projection) => values(WeightSlot::Embedding(projection.weight_mut())),
+        WeightSlot::Embedding(Weight::Float(weight)) => (None, weight.val().into_data().to_vec().unwrap()),
         WeightSlot::Experts(Weight::Float(weight)) => (None, weight.val().into_data().to_vec().unwrap()),
-        WeightSlot::Matrix(Weight::Packed(packed)) | WeightSlot::Experts(Weight::Packed(packed)) => unpacked(packed),
-        WeightSlot::Matrix(Weight::Split(_)) | WeightSlot::Experts(Weight::Split(_)) => {
+        WeightSlot::Embedding(Weight::Packed(packed)) | WeightSlot::Experts(Weight::Packed(packed)) => unpacked(packed),
+        WeightSlot::Embedding(Weight::Split(_)) | WeightSlot::Experts(Weight::Split(_)) => {
             panic!("nothing was to be split")
         }
     }
@@ -92,8 +93,12 @@ fn a_packed_model_computes_what_its_unpacked_weights_compute() {
     let unpacked = weights(packed.clone());
     for ((_, slot), (_, _, values)) in float.weight_slots().into_iter().zip(unpacked) {
         let fill = |shape: &[usize]| TensorData::new(values.clone(), shape.to_vec());
+        let slot = match slot {
+            WeightSlot::Projection(projection) => WeightSlot::Embedding(projection.weight_mut()),
+            slot => slot,
+        };
         match slot {
-            WeightSlot::Matrix(Weight::Float(weight)) => {
+            WeightSlot::Embedding(Weight::Float(weight)) => {
                 let shape = weight.dims();
                 let device = weight.val().device();
                 *weight = burn::module::Param::from_tensor(Tensor::from_data(fill(&shape), &device));

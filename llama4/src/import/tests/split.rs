@@ -17,8 +17,8 @@ fn load_within(name: &str, largest: u64, quantization: Option<Quantization>) -> 
 /// Paths of the weights that are split, and the rows of their parts.
 fn split(model: &mut TestModel) -> Vec<(String, Vec<usize>)> {
     let slots = model.weight_slots().into_iter();
-    let split = |(path, slot)| match slot {
-        WeightSlot::Matrix(Weight::Split(parts)) => Some((path, parts.iter().map(Rows::count).collect())),
+    let split = |(path, mut slot): (String, WeightSlot<'_, TestBackend>)| match slot.matrix()? {
+        Weight::Split(parts) => Some((path, parts.iter().map(Rows::count).collect())),
         _ => None,
     };
     slots.filter_map(split).collect()
