@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn a_slug_can_be_a_file_name() {
         let machine = Machine { cpu: "AMD EPYC (R) 9R14 @ 2.6".into(), cores: 2, memory: 0, adapter: String::new() };
-        assert_eq!(machine.slug(), "amd-epyc-r-9r14-2-6-2-cores");
+        assert_eq!(machine.slug(), "amd-epyc-9r14-2-6-2-cores");
     }
 
     #[test]

@@ -94,7 +94,9 @@ impl LlamaBench {
         let numbers = [("-p", prompt), ("-n", generated), ("-d", depth), ("-t", threads), ("-r", 1)];
         let mut command = Command::new(&self.program);
         command.arg("-m").arg(&self.model).args(["-o", "json"]).stdin(Stdio::null());
-        numbers.iter().for_each(|(flag, number)| drop(command.arg(flag).arg(number.to_string())));
+        for (flag, number) in numbers {
+            command.arg(flag).arg(number.to_string());
+        }
         let name = self.program.display();
         let output = command.output().with_context(|| format!("cannot run {name}"))?;
         if !output.status.success() {

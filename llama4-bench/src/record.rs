@@ -213,10 +213,10 @@ pub(crate) fn example(backend: &str, case: Case, median: f64) -> Record {
         case,
         unit: case.unit().into(),
         median,
-        p10: median * 0.9,
-        p90: median * 1.1,
+        p10: median * 0.75,
+        p90: median * 1.25,
         work: 32.0,
-        seconds: vec![32.0 / median; 3],
+        seconds: vec![0.5; 3],
         warm_up_seconds: 1.0,
         cost: Some(Cost { bytes: 1e9, operations: 2e9 }),
         limits: Limits {
