@@ -1,13 +1,16 @@
 //! What the tests share: golden checkpoints, tiny random models, and the suite of invariants, each generic over the backend and instantiated
 //! for every backend by [`suite!`].
 
+pub mod across;
+pub mod adapter;
 pub mod golden;
 pub mod goldens;
+pub mod kernels;
 pub mod models;
 pub mod packed;
 pub mod properties;
 
-/// One test per invariant for a backend: `suite!(NdArray)`.
+/// One test per invariant for a backend: `suite!(NdArray)`, `suite!(Wgpu, with kernels)` where this project has CubeCL kernels for it.
 #[macro_export]
 macro_rules! suite {
     ($backend:ty) => {
@@ -40,12 +43,28 @@ macro_rules! suite {
             packed_rows_are_unpacked_bit_for_bit,
             packed_goldens_stay_close,
         );
+        $crate::suite!($backend, across:
+            linear_agrees,
+            linear_takes_the_type_of_its_input,
+            grouped_linear_agrees,
+            packed_weights_agree,
+            attention_agrees,
+            norm_and_rotation_agree,
+            lookup_agrees,
+            layers_and_models_agree,
+        );
+    };
+    ($backend:ty, with kernels) => {
+        $crate::suite!($backend);
+        $crate::suite!($backend, kernels: kernels_are_what_runs);
     };
     ($backend:ty, $module:ident: $($name:ident),* $(,)?) => {
         mod $module {
             $(#[test]
             fn $name() {
-                $crate::$module::$name::<$backend>();
+                if $crate::adapter::ready::<$backend>(stringify!($name)) {
+                    $crate::$module::$name::<$backend>();
+                }
             })*
         }
     };

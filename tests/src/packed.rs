@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{FloatDType, Int, Tensor};
 use llama4::import::{LoadOptions, load};
 use llama4::nn::{ForwardOptions, TokenBatch};
 use llama4::ops;
@@ -50,8 +50,8 @@ pub fn packed_rows_are_unpacked_bit_for_bit<B: Backend>() {
     check(32, (packing(), 1..12_usize, 1..4_usize, any::<u64>()), |(packing, rows, blocks, seed)| {
         let columns = 32 * blocks;
         let (weight, expected) = weight::<B>(packing, rows, columns, seed);
-        prop_assert_eq!(&host(&ops::unpack_rows(&weight, 0..rows)), &expected);
-        prop_assert_eq!(&host(&ops::unpack_rows_plain(&weight, 0..rows)), &expected);
+        prop_assert_eq!(&host(&ops::unpack_rows(&weight, 0..rows, FloatDType::F32)), &expected);
+        prop_assert_eq!(&host(&ops::unpack_rows_plain(&weight, 0..rows, FloatDType::F32)), &expected);
         let last = rows - 1;
         let ids = Tensor::<B, 1, Int>::from_ints([last as i32, 0], &B::Device::default());
         let looked_up = [&expected[last * columns..], &expected[..columns]].concat();

@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use super::moe::{Moe, MoeConfig, Routing};
+use super::residual::residual_dtype;
 use super::{Attention, AttentionConfig, Mlp, MlpConfig, RmsNorm, RmsNormConfig, StepContext};
 use crate::Llama4Config;
 use crate::cache::LayerCache;
@@ -81,11 +82,12 @@ impl<B: Backend> DecoderLayer<B> {
     }
 
     /// # Shapes
-    /// - x: `[tokens, hidden]`
+    /// - x: `[tokens, hidden]`, of the type of the residual stream
     pub fn forward(&self, x: Tensor<B, 2>, context: &StepContext<B>, cache: &mut LayerCache<B>) -> LayerOutput<B> {
         let attention = self.self_attn.forward(self.input_layernorm.forward(x.clone()), context, cache);
         let dropout = Dropout { prob: self.dropout };
-        let h = x + dropout.forward(attention.clone());
+        let residual = residual_dtype(attention.dtype());
+        let h = x + dropout.forward(attention.clone()).cast(residual);
         let normed = self.post_attention_layernorm.forward(h.clone());
         let (output, routing) = match &self.feed_forward {
             FeedForward::Dense(mlp) => (mlp.forward(normed), None),

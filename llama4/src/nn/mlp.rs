@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::silu;
 use burn::tensor::backend::Backend;
 
+use super::residual::towards_residual;
 use super::{Projection, ProjectionConfig};
 
 /// Configuration of [`Mlp`].
@@ -38,10 +39,10 @@ pub struct Mlp<B: Backend> {
 impl<B: Backend> Mlp<B> {
     /// # Shapes
     /// - x: `[tokens, hidden]`
-    /// - output: same as `x`
+    /// - output: `[tokens, hidden]`, of the type of the residual stream
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         let gate = self.gate_proj.forward(x.clone());
         let up = self.up_proj.forward(x);
-        self.down_proj.forward(silu(gate) * up)
+        self.down_proj.forward(towards_residual(silu(gate) * up))
     }
 }

@@ -15,6 +15,7 @@ pub mod moe;
 mod norm;
 mod output;
 mod projection;
+mod residual;
 mod rope;
 mod weights;
 

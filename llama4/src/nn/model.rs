@@ -1,8 +1,9 @@
 use burn::module::{Ignored, Module};
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, FloatDType, Tensor};
+use burn::tensor::{DType, Tensor};
 
 use super::output::Trace;
+use super::residual::residual_dtype;
 use super::{
     DecoderLayer, RmsNorm, RmsNormConfig, StepContext, TokenBatch, TokenEmbedding, TokenEmbeddingConfig, Training,
     inverse_frequencies,
@@ -68,8 +69,8 @@ impl<B: Backend> Llama4Model<B> {
         let spans = cache.spans(&batch.sequences)?;
         let context = StepContext::new(config, &self.frequencies.0, spans, &batch.tokens.device());
 
-        let dtype: FloatDType = self.dtype().into();
-        let mut hidden = self.embed_tokens.forward(batch.tokens.clone()).cast(dtype);
+        let residual = residual_dtype(self.dtype());
+        let mut hidden = self.embed_tokens.forward(batch.tokens.clone()).cast(residual);
         let mut kept = Vec::new();
         let mut traced = trace.then(Trace::default);
         for (index, layer) in self.layers.iter().enumerate() {

@@ -49,9 +49,11 @@ pub struct RmsNorm<B: Backend> {
 impl<B: Backend> RmsNorm<B> {
     /// # Shapes
     /// - x: `[tokens, width]`
-    /// - output: same as `x`
+    /// - output: `[tokens, width]`, of the type of the weight
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        rms_normalize(x, self.epsilon) * self.weight.val().unsqueeze()
+        let weight = self.weight.val();
+        let dtype: FloatDType = weight.dtype().into();
+        rms_normalize(x, self.epsilon).cast(dtype) * weight.unsqueeze()
     }
 
     /// The weight, `[width]`.

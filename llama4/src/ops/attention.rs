@@ -2,6 +2,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, FloatDType, Tensor};
 
+use super::product;
 use crate::cache::{Group, LayerCache, Piece};
 
 /// Scores held at once by the plain definition: 2²⁶ `f32`, 256 MiB. Longer prefills go through query block by query block.
@@ -110,7 +111,7 @@ fn block_attention<B: Backend>(q: Tensor<B, 5>, k: Tensor<B, 4>, v: Tensor<B, 4>
     let [rows, kv_heads, group, len, head_dim] = q.dims();
     let keys = k.dims()[3];
     let q = q.reshape([rows, kv_heads, group * len, head_dim]);
-    let mut scores = q.matmul(k).cast(FloatDType::F32).mul_scalar(scale);
+    let mut scores = product(q, k).cast(FloatDType::F32).mul_scalar(scale);
     if len > 1 {
         // True above the diagonal that ends at the last key.
         let hidden = Tensor::<B, 2, Bool>::tril_mask([len, keys], (keys - len) as i64, &scores.device());
@@ -119,5 +120,5 @@ fn block_attention<B: Backend>(q: Tensor<B, 5>, k: Tensor<B, 4>, v: Tensor<B, 4>
             .mask_fill(hidden.unsqueeze(), f32::NEG_INFINITY)
             .reshape([rows, kv_heads, group * len, keys]);
     }
-    softmax(scores, 3).cast(dtype).matmul(v).reshape([rows, kv_heads, group, len, head_dim])
+    product(softmax(scores, 3).cast(dtype), v).reshape([rows, kv_heads, group, len, head_dim])
 }

@@ -3,7 +3,7 @@ use burn::tensor::backend::Backend;
 
 use super::{dispatch, linear_plain};
 
-/// A different weight for each group of rows: `y = x W[g]ᵀ` for the rows of group `g`.
+/// A different weight for each group of rows: `y = x W[g]ᵀ` for the rows of group `g`, computed in the type of `x`.
 ///
 /// The experts' product: `x` holds the tokens sorted by expert, `counts[e]` says how many chose expert `e`. Weights without rows are
 /// not read.

@@ -1,9 +1,11 @@
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{FloatDType, Tensor};
 
-use super::dispatch;
+use super::bands::in_bands;
+use super::{dispatch, product};
 
-/// `y = x Wᵀ`, each output the product of `x` with one contiguous row of the weight.
+/// `y = x Wᵀ`, each output the product of `x` with one contiguous row of the weight. Computed in the type of `x`, whatever that of the
+/// weight is.
 ///
 /// # Shapes
 /// - x: `[tokens, in]`
@@ -18,5 +20,9 @@ pub fn linear<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2>
 
 /// The definition of [`linear`] in burn's own operations.
 pub fn linear_plain<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2> {
-    x.matmul(weight.transpose())
+    if x.dtype() == weight.dtype() {
+        return product(x, weight.transpose());
+    }
+    let (dtype, [rows, output]): (FloatDType, _) = (x.dtype().into(), [x.dims()[0], weight.dims()[0]]);
+    in_bands(x, output, &[rows], |rows| weight.clone().slice([rows]).cast(dtype))
 }

@@ -1,25 +1,30 @@
 //! Operations with more than one implementation.
 //!
 //! `<op>.rs` holds an operation's signature and its plain burn definition: what autodiff differentiates, what an unknown
-//! backend runs, and what every kernel is held to. `cpu` has the kernels for burn-ndarray; `dispatch` alone looks at which backend it
-//! is on, by the type of a tensor's primitive.
+//! backend runs, and what every kernel is held to. `cpu` has the kernels for burn-ndarray, `cube` those for burn's CubeCL backends
+//! (CUDA, wgpu); `dispatch` alone looks at which backend it is on, by the type of a tensor's primitive.
 
 mod attention;
+mod bands;
 #[cfg(feature = "ndarray")]
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 mod dispatch;
 mod grouped_linear;
 mod linear;
 mod packed;
+mod product;
 
 pub(crate) use attention::SCORES_AT_ONCE;
 pub use attention::{cached_attention, cached_attention_plain, fresh_attention, fresh_attention_plain};
+pub(crate) use bands::UNPACKED_AT_ONCE;
 pub(crate) use dispatch::shared;
 pub use dispatch::{ActiveKernels, active_kernels};
 pub use grouped_linear::{grouped_linear, grouped_linear_plain};
 pub use linear::{linear, linear_plain};
-pub(crate) use packed::UNPACKED_AT_ONCE;
 pub use packed::{
     packed_grouped_linear, packed_grouped_linear_plain, packed_linear, packed_select, packed_select_plain, unpack_rows,
     unpack_rows_plain,
 };
+pub use product::product;

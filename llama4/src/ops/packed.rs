@@ -3,11 +3,9 @@ use std::ops::Range;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
 
-use super::{dispatch, linear_plain};
+use super::bands::in_bands;
+use super::dispatch;
 use crate::quant::{BLOCK, PackedTensor, Packing};
-
-/// Values that are unpacked at once where many rows are multiplied: 64 MiB in `f32`.
-pub(crate) const UNPACKED_AT_ONCE: usize = 1 << 24;
 
 /// `y = x Wᵀ` with a packed weight.
 ///
@@ -35,7 +33,10 @@ pub fn packed_grouped_linear<B: Backend>(x: Tensor<B, 2>, weights: &PackedTensor
     assert_eq!(counts.iter().sum::<usize>(), x.dims()[0], "counts sum to the rows");
     match dispatch::packed_grouped_linear(&x, weights, counts) {
         Some(y) => y,
-        None => in_bands(x, weights, counts, unpack_rows),
+        None => {
+            let dtype = x.dtype().into();
+            in_bands(x, weights.rows() / counts.len(), counts, |rows| unpack_rows(weights, rows, dtype))
+        }
     }
 }
 
@@ -48,7 +49,8 @@ pub fn packed_grouped_linear_plain<B: Backend>(
     weights: &PackedTensor<B>,
     counts: &[usize],
 ) -> Tensor<B, 2> {
-    in_bands(x, weights, counts, unpack_rows_plain)
+    let dtype = x.dtype().into();
+    in_bands(x, weights.rows() / counts.len(), counts, |rows| unpack_rows_plain(weights, rows, dtype))
 }
 
 /// Rows of a packed weight as `f32`: an embedding's rows of some tokens.
@@ -69,50 +71,18 @@ pub fn packed_select_plain<B: Backend>(weight: &PackedTensor<B>, ids: Tensor<B, 
     unpack_plain(weight.packing(), weight.columns(), weight.words().select(0, ids), scales)
 }
 
-/// Consecutive rows of a packed weight as `f32`, `[rows, in]`.
-pub fn unpack_rows<B: Backend>(weight: &PackedTensor<B>, rows: Range<usize>) -> Tensor<B, 2> {
-    match dispatch::unpack_rows(weight, rows.clone()) {
+/// Consecutive rows of a packed weight as floats of type `dtype`, `[rows, in]`.
+pub fn unpack_rows<B: Backend>(weight: &PackedTensor<B>, rows: Range<usize>, dtype: FloatDType) -> Tensor<B, 2> {
+    match dispatch::unpack_rows(weight, rows.clone(), dtype) {
         Some(values) => values,
-        None => unpack_rows_plain(weight, rows),
+        None => unpack_rows_plain(weight, rows, dtype),
     }
 }
 
 /// The definition of [`unpack_rows`] in burn's own operations.
-pub fn unpack_rows_plain<B: Backend>(weight: &PackedTensor<B>, rows: Range<usize>) -> Tensor<B, 2> {
+pub fn unpack_rows_plain<B: Backend>(weight: &PackedTensor<B>, rows: Range<usize>, dtype: FloatDType) -> Tensor<B, 2> {
     let part = |words: Tensor<B, 2, Int>| words.narrow(0, rows.start, rows.len());
-    unpack_plain(weight.packing(), weight.columns(), part(weight.words()), weight.scales().map(part))
-}
-
-/// Unpack each group's rows, some at a time, and multiply with them.
-fn in_bands<B: Backend>(
-    x: Tensor<B, 2>,
-    weights: &PackedTensor<B>,
-    counts: &[usize],
-    unpack: impl Fn(&PackedTensor<B>, Range<usize>) -> Tensor<B, 2>,
-) -> Tensor<B, 2> {
-    let output = weights.rows() / counts.len();
-    let band = (UNPACKED_AT_ONCE / weights.columns().max(1)).max(1);
-    let dtype: FloatDType = x.dtype().into();
-    let mut start = 0;
-    let mut groups = Vec::new();
-    for (group, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
-        let x = x.clone().narrow(0, start, count);
-        let first = group * output;
-        let bands = (0..output).step_by(band).map(|row| {
-            let rows = first + row..first + (row + band).min(output);
-            linear_plain(x.clone(), unpack(weights, rows).cast(dtype))
-        });
-        groups.push(cat(bands.collect(), 1));
-        start += count;
-    }
-    match groups.is_empty() {
-        true => Tensor::<B, 2>::zeros([0, output], &x.device()).cast(dtype),
-        false => cat(groups, 0),
-    }
-}
-
-fn cat<B: Backend>(mut parts: Vec<Tensor<B, 2>>, dim: usize) -> Tensor<B, 2> {
-    if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, dim) }
+    unpack_plain(weight.packing(), weight.columns(), part(weight.words()), weight.scales().map(part)).cast(dtype)
 }
 
 /// Words to values, by integer operations and products alone that are exact in `f32`.
@@ -227,8 +197,8 @@ mod tests {
         // 96 columns have three scales a row, so that the last word of scales is half used.
         for (packing, columns) in PACKINGS.into_iter().flat_map(|packing| [(packing, 96), (packing, 64)]) {
             let (weight, expected) = weight(packing, 5, columns);
-            assert_eq!(host(unpack_rows_plain(&weight, 0..5)), expected, "{packing}");
-            assert_eq!(host(unpack_rows(&weight, 1..4)), expected[columns..4 * columns], "{packing}");
+            assert_eq!(host(unpack_rows_plain(&weight, 0..5, FloatDType::F32)), expected, "{packing}");
+            assert_eq!(host(unpack_rows(&weight, 1..4, FloatDType::F32)), expected[columns..4 * columns], "{packing}");
             let ids = Tensor::<B, 1, Int>::from_ints([4, 0, 4], &Default::default());
             let row = |row: usize| expected[row * columns..][..columns].to_vec();
             let rows = [row(4), row(0), row(4)].concat();

@@ -1,6 +1,6 @@
 //! Weights packed while loading, and 8-bit floats.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{FloatDType, Tensor, TensorData};
 use half::f16;
 
 use super::files::{Checkpoint, RawTensor};
@@ -12,7 +12,10 @@ use crate::quant::{PackedTensor, Packing, Quantization, Weight, pack, unpack};
 /// What a weight holds, as floats, and its packing.
 fn values(slot: WeightSlot<'_, TestBackend>) -> (Option<Packing>, Vec<f32>) {
     let unpacked = |packed: &PackedTensor<TestBackend>| {
-        (Some(packed.packing()), unpack_rows_plain(packed, 0..packed.rows()).into_data().to_vec().unwrap())
+        (
+            Some(packed.packing()),
+            unpack_rows_plain(packed, 0..packed.rows(), FloatDType::F32).into_data().to_vec().unwrap(),
+        )
     };
     match slot {
         WeightSlot::Matrix(Weight::Float(weight)) => (None, weight.val().into_data().to_vec().unwrap()),

@@ -6,6 +6,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 
 use super::Routing;
+use crate::nn::residual::towards_residual;
 use crate::ops;
 use crate::quant::Weight;
 
@@ -73,7 +74,7 @@ impl<B: Backend> Experts<B> {
     ///
     /// # Shapes
     /// - x: `[tokens, hidden]`
-    /// - output: same as `x`
+    /// - output: `[tokens, hidden]`, of the type of the residual stream
     pub fn forward(&self, x: Tensor<B, 2>, routing: &Routing<B>) -> Tensor<B, 2> {
         let [tokens, hidden] = x.dims();
         let top_k = routing.top_k;
@@ -104,7 +105,7 @@ impl<B: Backend> Experts<B> {
     ///
     /// # Shapes
     /// - x: `[tokens, hidden]`
-    /// - output: same as `x`
+    /// - output: `[tokens, hidden]`, of the type of the residual stream
     pub fn forward_all(&self, x: Tensor<B, 2>, routing: &Routing<B>) -> Tensor<B, 2> {
         let dtype: FloatDType = x.dtype().into();
         let [tokens, count] = routing.logits.dims();
@@ -158,7 +159,7 @@ impl<B: Backend> ExpertGroup<B> {
         let gate_up = stacked_linear(x, &self.gate_up_proj);
         let gate = gate_up.clone().narrow(2, 0, intermediate);
         let up = gate_up.narrow(2, intermediate, intermediate);
-        let y = stacked_linear(silu(gate) * up, &self.down_proj);
+        let y = stacked_linear(towards_residual(silu(gate) * up), &self.down_proj);
         y.sum_dim(0).reshape([rows, hidden])
     }
 
@@ -168,7 +169,7 @@ impl<B: Backend> ExpertGroup<B> {
         let gate_up = grouped_linear(x, &self.gate_up_proj, counts);
         let gate = gate_up.clone().narrow(1, 0, intermediate);
         let up = gate_up.narrow(1, intermediate, intermediate);
-        grouped_linear(silu(gate) * up, &self.down_proj, counts)
+        grouped_linear(towards_residual(silu(gate) * up), &self.down_proj, counts)
     }
 }
 
@@ -183,7 +184,10 @@ fn grouped_linear<B: Backend>(x: Tensor<B, 2>, weight: &Weight<B, 3>, counts: &[
 /// Every expert on its own `[rows, in]` of `x [experts, rows, in]`.
 fn stacked_linear<B: Backend>(x: Tensor<B, 3>, weight: &Weight<B, 3>) -> Tensor<B, 3> {
     match weight {
-        Weight::Float(weight) => x.matmul(weight.val().swap_dims(1, 2)),
+        Weight::Float(weight) => {
+            let dtype: FloatDType = x.dtype().into();
+            x.matmul(weight.val().cast(dtype).swap_dims(1, 2))
+        }
         Weight::Packed(packed) => {
             let [experts, rows, input] = x.dims();
             let y = ops::packed_grouped_linear(x.reshape([experts * rows, input]), packed, &vec![rows; experts]);

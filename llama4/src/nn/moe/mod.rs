@@ -62,7 +62,7 @@ impl<B: Backend> Moe<B> {
     ///
     /// # Shapes
     /// - x: `[tokens, hidden]`
-    /// - output: same as `x`
+    /// - output: `[tokens, hidden]`, of the type of the residual stream
     pub fn forward(&self, x: Tensor<B, 2>) -> (Tensor<B, 2>, Routing<B>) {
         let routing = self.router.forward(x.clone());
         let routed = match self.every_expert {

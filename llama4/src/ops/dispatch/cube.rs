@@ -1,0 +1,139 @@
+//! Tensors of burn's CubeCL backends, on every runtime of the build, fused or not.
+
+use std::ops::Range;
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{DType, FloatDType, Int, Tensor};
+use burn_cubecl::CubeRuntime;
+#[cfg(feature = "cuda")]
+use cubecl::cuda::CudaRuntime;
+#[cfg(feature = "wgpu")]
+use cubecl::wgpu::WgpuRuntime;
+
+use crate::ops::cube::{self, Door, PackedRows, Rows, Weights};
+use crate::quant::PackedTensor;
+
+/// The first answer of the runtimes that the build has.
+macro_rules! on_runtimes {
+    ($operation:ident::<$backend:ty $(, $dimension:tt)?>($($argument:expr),*)) => {{
+        #[cfg(feature = "cuda")]
+        if let Some(answer) = $operation::<$backend, CudaRuntime $(, $dimension)?>($($argument),*) {
+            return Some(answer);
+        }
+        #[cfg(feature = "wgpu")]
+        if let Some(answer) = $operation::<$backend, WgpuRuntime $(, $dimension)?>($($argument),*) {
+            return Some(answer);
+        }
+        None
+    }};
+}
+
+pub(super) fn row_kernel<B: Backend>() -> Option<&'static str> {
+    on_runtimes!(name_on::<B>("CubeCL row product"))
+}
+
+pub(super) fn packed_kernel<B: Backend>() -> Option<&'static str> {
+    on_runtimes!(name_on::<B>("CubeCL row product, unpacked in registers"))
+}
+
+pub(super) fn unpack_kernel<B: Backend>() -> Option<&'static str> {
+    on_runtimes!(name_on::<B>("CubeCL unpacking"))
+}
+
+fn name_on<B: Backend, R: CubeRuntime>(name: &'static str) -> Option<&'static str> {
+    cube::is_cube::<R, B::FloatTensorPrimitive>().then_some(name)
+}
+
+pub(super) fn linear<B: Backend>(x: &Tensor<B, 2>, weight: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+    let counts = [x.dims()[0]];
+    on_runtimes!(grouped_linear_on::<B, 2>(x, weight, &counts))
+}
+
+pub(super) fn grouped_linear<B: Backend>(
+    x: &Tensor<B, 2>,
+    weights: &Tensor<B, 3>,
+    counts: &[usize],
+) -> Option<Tensor<B, 2>> {
+    on_runtimes!(grouped_linear_on::<B, 3>(x, weights, counts))
+}
+
+fn grouped_linear_on<B: Backend, R: CubeRuntime, const D: usize>(
+    x: &Tensor<B, 2>,
+    weights: &Tensor<B, D>,
+    counts: &[usize],
+) -> Option<Tensor<B, 2>> {
+    let (weights, _) = cube::float::<B, R, D>(weights)?;
+    let (x, door) = cube::float::<B, R, 2>(x)?;
+    cube::wrap(&door, cube::row_product(&x, &Weights::Float(&weights), counts)?)
+}
+
+pub(super) fn packed_grouped_linear<B: Backend>(
+    x: &Tensor<B, 2>,
+    weights: &PackedTensor<B>,
+    counts: &[usize],
+) -> Option<Tensor<B, 2>> {
+    on_runtimes!(packed_grouped_linear_on::<B>(x, weights, counts))
+}
+
+fn packed_grouped_linear_on<B: Backend, R: CubeRuntime>(
+    x: &Tensor<B, 2>,
+    weights: &PackedTensor<B>,
+    counts: &[usize],
+) -> Option<Tensor<B, 2>> {
+    let (packed, _) = packed::<B, R>(weights)?;
+    let (x, door) = cube::float::<B, R, 2>(x)?;
+    cube::wrap(&door, cube::row_product(&x, &Weights::Packed(&packed), counts)?)
+}
+
+pub(super) fn packed_select<B: Backend>(weight: &PackedTensor<B>, ids: &Tensor<B, 1, Int>) -> Option<Tensor<B, 2>> {
+    on_runtimes!(packed_select_on::<B>(weight, ids))
+}
+
+fn packed_select_on<B: Backend, R: CubeRuntime>(
+    weight: &PackedTensor<B>,
+    ids: &Tensor<B, 1, Int>,
+) -> Option<Tensor<B, 2>> {
+    let (packed, door) = packed::<B, R>(weight)?;
+    let (ids, _) = cube::int::<B, R, 1>(ids.clone())?;
+    cube::wrap(&door, cube::unpack(&packed, &Rows::Picked(ids), FloatDType::F32.into())?)
+}
+
+pub(super) fn unpack_rows<B: Backend>(
+    weight: &PackedTensor<B>,
+    rows: Range<usize>,
+    dtype: FloatDType,
+) -> Option<Tensor<B, 2>> {
+    on_runtimes!(unpack_rows_on::<B>(weight, rows.clone(), dtype))
+}
+
+fn unpack_rows_on<B: Backend, R: CubeRuntime>(
+    weight: &PackedTensor<B>,
+    rows: Range<usize>,
+    dtype: FloatDType,
+) -> Option<Tensor<B, 2>> {
+    let (packed, door) = packed::<B, R>(weight)?;
+    cube::wrap(&door, cube::unpack(&packed, &Rows::Range(rows), dtype.into())?)
+}
+
+pub(super) fn product<B: Backend, const D: usize>(a: &Tensor<B, D>, b: &Tensor<B, D>) -> Option<Tensor<B, D>> {
+    if a.dtype() != DType::F32 {
+        return None;
+    }
+    on_runtimes!(product_on::<B, D>(a, b))
+}
+
+fn product_on<B: Backend, R: CubeRuntime, const D: usize>(a: &Tensor<B, D>, b: &Tensor<B, D>) -> Option<Tensor<B, D>> {
+    let (a, door) = cube::strided::<B, R, D>(a)?;
+    let (b, _) = cube::strided::<B, R, D>(b)?;
+    cube::wrap(&door, cube::exact_product(a, b)?)
+}
+
+/// A packed weight's words, where they are on this runtime.
+fn packed<B: Backend, R: CubeRuntime>(weight: &PackedTensor<B>) -> Option<(PackedRows<R>, Door<R>)> {
+    let (words, door) = cube::int::<B, R, 2>(weight.words())?;
+    let scales = match weight.scales() {
+        Some(scales) => Some(cube::int::<B, R, 2>(scales)?.0),
+        None => None,
+    };
+    Some((PackedRows { packing: weight.packing(), columns: weight.columns(), words, scales }, door))
+}

@@ -1,0 +1,123 @@
+//! Which implementation an operation runs: the only place that looks at which backend it is on.
+//!
+//! A tensor's primitive is compared with those of the backends that have kernels here. Under `Autodiff<B>` the primitive is autodiff's own, so
+//! the comparison fails and the plain definition runs, as it must: that is what gets differentiated.
+
+#[cfg(feature = "cube")]
+mod cube;
+#[cfg(feature = "ndarray")]
+mod ndarray;
+
+use std::ops::Range;
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{FloatDType, Int, Tensor};
+
+use crate::quant::PackedTensor;
+
+/// What runs an operation on some backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActiveKernels {
+    /// Name of the operation.
+    pub operation: &'static str,
+    /// `plain`, or the name of the kernel and the instructions it uses.
+    pub implementation: &'static str,
+}
+
+/// Which implementation of each operation runs on `B`.
+pub fn active_kernels<B: Backend>() -> Vec<ActiveKernels> {
+    let rows = row_kernel::<B>().unwrap_or(PLAIN);
+    let (packed, unpack) = (packed_kernel::<B>().unwrap_or(PLAIN), unpack_kernel::<B>().unwrap_or(PLAIN));
+    [
+        ("linear, few rows", rows),
+        ("grouped linear, few rows a group", rows),
+        ("packed linear, few rows", packed),
+        ("packed linear, more rows", unpack),
+        ("packed lookup", unpack),
+        ("linear, more rows", PLAIN),
+        ("attention", PLAIN),
+    ]
+    .map(|(operation, implementation)| ActiveKernels { operation, implementation })
+    .to_vec()
+}
+
+/// burn's own operations.
+const PLAIN: &str = "plain";
+
+/// The first answer of the backends that have kernels in this build.
+macro_rules! first {
+    ($operation:ident $(::<$backend:ty>)? ($($argument:expr),*)) => {{
+        $(let _ = &$argument;)*
+        #[cfg(feature = "ndarray")]
+        if let Some(answer) = ndarray::$operation $(::<$backend>)? ($($argument),*) {
+            return Some(answer);
+        }
+        #[cfg(feature = "cube")]
+        if let Some(answer) = cube::$operation $(::<$backend>)? ($($argument),*) {
+            return Some(answer);
+        }
+        None
+    }};
+}
+
+fn row_kernel<B: Backend>() -> Option<&'static str> {
+    first!(row_kernel::<B>())
+}
+
+fn packed_kernel<B: Backend>() -> Option<&'static str> {
+    first!(packed_kernel::<B>())
+}
+
+fn unpack_kernel<B: Backend>() -> Option<&'static str> {
+    first!(unpack_kernel::<B>())
+}
+
+pub(super) fn linear<B: Backend>(x: &Tensor<B, 2>, weight: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+    first!(linear(x, weight))
+}
+
+pub(super) fn grouped_linear<B: Backend>(
+    x: &Tensor<B, 2>,
+    weights: &Tensor<B, 3>,
+    counts: &[usize],
+) -> Option<Tensor<B, 2>> {
+    first!(grouped_linear(x, weights, counts))
+}
+
+pub(super) fn packed_grouped_linear<B: Backend>(
+    x: &Tensor<B, 2>,
+    weights: &PackedTensor<B>,
+    counts: &[usize],
+) -> Option<Tensor<B, 2>> {
+    first!(packed_grouped_linear(x, weights, counts))
+}
+
+pub(super) fn packed_select<B: Backend>(weight: &PackedTensor<B>, ids: &Tensor<B, 1, Int>) -> Option<Tensor<B, 2>> {
+    first!(packed_select(weight, ids))
+}
+
+pub(super) fn unpack_rows<B: Backend>(
+    weight: &PackedTensor<B>,
+    rows: Range<usize>,
+    dtype: FloatDType,
+) -> Option<Tensor<B, 2>> {
+    first!(unpack_rows(weight, rows.clone(), dtype))
+}
+
+pub(super) fn product<B: Backend, const D: usize>(a: &Tensor<B, D>, b: &Tensor<B, D>) -> Option<Tensor<B, D>> {
+    #[cfg(feature = "cube")]
+    return cube::product(a, b);
+    #[cfg(not(feature = "cube"))]
+    {
+        let _ = (a, b);
+        None
+    }
+}
+
+/// The tensor in memory that its clones share: what a backend takes from outside may be copied with every clone.
+pub(crate) fn shared<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Tensor<B, D> {
+    #[cfg(feature = "ndarray")]
+    return ndarray::shared(tensor);
+    #[cfg(not(feature = "ndarray"))]
+    tensor
+}

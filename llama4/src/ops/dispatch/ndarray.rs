@@ -1,0 +1,132 @@
+//! Tensors of burn-ndarray.
+
+use std::any::{Any, TypeId};
+use std::ops::Range;
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{FloatDType, Int, Tensor, TensorPrimitive};
+use burn_ndarray::NdArrayTensor;
+
+use crate::ops::cpu::{self, PackedRows};
+use crate::quant::PackedTensor;
+
+pub(super) fn row_kernel<B: Backend>() -> Option<&'static str> {
+    runs_on::<B>().then(cpu::instructions)
+}
+
+pub(super) fn linear<B: Backend>(x: &Tensor<B, 2>, weight: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+    let count = x.dims()[0];
+    let y = cpu::row_product(&primitive(x)?, &primitive(weight)?, &[count])?;
+    wrap(y)
+}
+
+pub(super) fn grouped_linear<B: Backend>(
+    x: &Tensor<B, 2>,
+    weights: &Tensor<B, 3>,
+    counts: &[usize],
+) -> Option<Tensor<B, 2>> {
+    wrap(cpu::row_product(&primitive(x)?, &primitive(weights)?, counts)?)
+}
+
+pub(super) fn packed_kernel<B: Backend>() -> Option<&'static str> {
+    runs_on::<B>().then_some("unpacked row by row")
+}
+
+pub(super) fn unpack_kernel<B: Backend>() -> Option<&'static str> {
+    packed_kernel::<B>()
+}
+
+pub(super) fn packed_grouped_linear<B: Backend>(
+    x: &Tensor<B, 2>,
+    weights: &PackedTensor<B>,
+    counts: &[usize],
+) -> Option<Tensor<B, 2>> {
+    wrap(cpu::packed_row_product(&primitive(x)?, &packed(weights)?, counts)?)
+}
+
+pub(super) fn packed_select<B: Backend>(weight: &PackedTensor<B>, ids: &Tensor<B, 1, Int>) -> Option<Tensor<B, 2>> {
+    let weight = packed(weight)?;
+    let ids: Vec<usize> = ids.to_data().iter::<i64>().map(usize::try_from).collect::<Result<_, _>>().ok()?;
+    wrap(cpu::unpack_rows(&weight, ids)?)
+}
+
+pub(super) fn unpack_rows<B: Backend>(
+    weight: &PackedTensor<B>,
+    rows: Range<usize>,
+    dtype: FloatDType,
+) -> Option<Tensor<B, 2>> {
+    let rows: Tensor<B, 2> = wrap(cpu::unpack_rows(&packed(weight)?, rows.collect())?)?;
+    Some(rows.cast(dtype))
+}
+
+/// The tensor in memory that its clones share.
+///
+/// burn-ndarray takes tensors from outside as they come, without a copy, and then copies them whole with every clone; so a
+/// weight that was loaded would be copied each time it is used.
+pub(super) fn shared<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Tensor<B, D> {
+    let shared = primitive(&tensor).and_then(|primitive| match primitive {
+        NdArrayTensor::F32(storage) if storage.is_borrowed() => wrap(storage.into_owned().into()),
+        NdArrayTensor::F64(storage) if storage.is_borrowed() => wrap(storage.into_owned().into()),
+        _ => None,
+    });
+    shared.unwrap_or(tensor)
+}
+
+fn runs_on<B: Backend>() -> bool {
+    TypeId::of::<B::FloatTensorPrimitive>() == TypeId::of::<NdArrayTensor>()
+}
+
+/// The tensor as burn-ndarray's, if that is what it is. Shares the storage.
+fn primitive<B: Backend, const D: usize>(tensor: &Tensor<B, D>) -> Option<NdArrayTensor> {
+    if !runs_on::<B>() {
+        return None;
+    }
+    match tensor.clone().into_primitive() {
+        TensorPrimitive::Float(primitive) => {
+            (Box::new(primitive) as Box<dyn Any>).downcast().ok().map(|primitive| *primitive)
+        }
+        TensorPrimitive::QFloat(_) => None,
+    }
+}
+
+/// A packed weight's words, where they are burn-ndarray's.
+fn packed<B: Backend>(weight: &PackedTensor<B>) -> Option<PackedRows> {
+    if TypeId::of::<B::IntTensorPrimitive>() != TypeId::of::<NdArrayTensor>() || !runs_on::<B>() {
+        return None;
+    }
+    let words = |tensor: Tensor<B, 2, Int>| -> Option<NdArrayTensor> {
+        (Box::new(tensor.into_primitive()) as Box<dyn Any>).downcast().ok().map(|primitive| *primitive)
+    };
+    let scales = match weight.scales() {
+        Some(scales) => Some(words(scales)?),
+        None => None,
+    };
+    Some(PackedRows { packing: weight.packing(), columns: weight.columns(), words: words(weight.words())?, scales })
+}
+
+/// Back to the caller's backend.
+fn wrap<B: Backend, const D: usize>(tensor: NdArrayTensor) -> Option<Tensor<B, D>> {
+    let primitive = (Box::new(tensor) as Box<dyn Any>).downcast().ok()?;
+    Some(Tensor::from_primitive(TensorPrimitive::Float(*primitive)))
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Tensor, TensorPrimitive};
+    use burn_ndarray::{NdArray, NdArrayTensor};
+
+    /// Where the values are.
+    fn place(tensor: Tensor<NdArray, 1>) -> *const f32 {
+        match tensor.into_primitive() {
+            TensorPrimitive::Float(NdArrayTensor::F32(storage)) => storage.view().as_ptr(),
+            other => panic!("a tensor of f32, not {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_clone_of_a_loaded_weight_does_not_copy_it() {
+        let weight = super::shared(Tensor::<NdArray, 1>::from_floats([1.0, 2.0, 3.0], &Default::default()));
+        assert_eq!(place(weight.clone()), place(weight.clone()));
+        assert_eq!(weight.into_data().to_vec::<f32>().unwrap(), [1.0, 2.0, 3.0]);
+    }
+}

@@ -1,0 +1,69 @@
+//! That a backend with kernels of this project runs them, whatever stands between it and them (burn's fusion).
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{FloatDType, Int, Tensor, TensorData};
+use llama4::ops::{self, active_kernels};
+use llama4::quant::{PackedData, PackedTensor, Packing};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+
+use crate::properties::{host, random};
+
+/// Counts what the library says when a kernel runs instead of a plain definition.
+#[derive(Default)]
+struct Kernels(AtomicUsize);
+
+impl Subscriber for &'static Kernels {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "llama4::kernels"
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        assert_eq!(*event.metadata().level(), tracing::Level::TRACE, "a kernel that cannot be launched");
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+/// Kernels that run during `work`.
+fn count<T>(work: impl FnOnce() -> T) -> usize {
+    let kernels: &'static Kernels = Box::leak(Box::default());
+    tracing::subscriber::with_default(kernels, work);
+    kernels.0.load(Ordering::Relaxed)
+}
+
+/// Every operation that is said to have a kernel runs it, in the middle of operations that burn may fuse.
+pub fn kernels_are_what_runs<B: Backend>() {
+    let device = B::Device::default();
+    for kernel in active_kernels::<B>().iter().filter(|kernel| kernel.operation != "linear, more rows") {
+        assert!(kernel.operation == "attention" || kernel.implementation.starts_with("CubeCL"), "{kernel:?}");
+    }
+    let x = |rows: usize| random::<B, 2>([rows, 64], 1) * 0.5 + 1.0;
+    let weight = random::<B, 2>([10, 64], 2) * 2.0;
+    let stacked = random::<B, 3>([3, 10, 64], 3);
+    let packed = PackedData::pack(Packing::Q4, 64, &host(&random::<B, 2>([30, 64], 4))).expect("finite values");
+    let packed = PackedTensor::<B>::from_data(packed, &device);
+    let ids = Tensor::<B, 1, Int>::from_data(TensorData::new(vec![4, 0, 29], [3]), &device);
+    // What comes after is computed from the result, so that fusion cannot leave it out.
+    let sum = |y: Tensor<B, 2>| host(&(y * 2.0).sum());
+    assert_eq!(count(|| sum(ops::linear(x(2), weight.clone()))), 1);
+    assert_eq!(count(|| sum(ops::grouped_linear(x(3), stacked.clone(), &[1, 0, 2]))), 2);
+    assert_eq!(count(|| sum(ops::packed_grouped_linear(x(3), &packed, &[2, 1, 0]))), 2);
+    assert_eq!(count(|| sum(ops::packed_linear(x(9), &packed))), 2, "nine rows are two passes");
+    assert!(count(|| sum(ops::packed_linear(x(40), &packed))) >= 1, "unpacked by a kernel");
+    assert_eq!(count(|| sum(ops::packed_select(&packed, ids))), 1);
+    assert_eq!(count(|| sum(ops::unpack_rows(&packed, 3..9, FloatDType::F32))), 1);
+}
