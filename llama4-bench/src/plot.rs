@@ -10,8 +10,8 @@ use crate::series::{self, Row, Series};
 use crate::table::number;
 
 /// Sizes in pixels.
-const WIDTH: f64 = 960.0;
-const LEFT: f64 = 330.0;
+const WIDTH: f64 = 1120.0;
+const LEFT: f64 = 480.0;
 const RIGHT: f64 = 90.0;
 const TOP: f64 = 64.0;
 const BAR: f64 = 13.0;
@@ -55,7 +55,7 @@ fn draw(series: &[Series], title: &str) -> Result<String> {
     let mut svg = String::new();
     let _ = writeln!(
         svg,
-        r#"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{total}" viewBox="0 0 {WIDTH} {total}" font-family="Helvetica, Arial, sans-serif" font-size="13" role="img">"#
+        r#"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{total}" viewBox="0 0 {WIDTH} {total}" font-family="Helvetica, Arial, DejaVu Sans, sans-serif" font-size="13" role="img">"#
     );
     let _ = writeln!(svg, r#"<rect width="100%" height="100%" fill="white"/>"#);
     text(&mut svg, [24.0, 34.0], "start", r#"font-size="20" font-weight="bold""#, title);

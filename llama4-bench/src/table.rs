@@ -18,13 +18,14 @@ pub(crate) fn new(header: &[String], left: usize) -> Table {
     table
 }
 
-/// A number with three digits at least.
+/// A number with three digits that count, whole ones in full.
 pub(crate) fn number(value: f64) -> String {
-    match value.abs() {
-        size if size >= 100.0 => format!("{value:.0}"),
-        size if size >= 10.0 => format!("{value:.1}"),
-        size if size >= 1.0 => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
+    if value == 0.0 || !value.is_finite() {
+        return format!("{value}");
+    }
+    match value.abs().log10().floor() as i32 {
+        power if power < -5 => format!("{value:.2e}"),
+        power => format!("{value:.*}", usize::try_from(2 - power).unwrap_or(0)),
     }
 }
 
@@ -95,8 +96,8 @@ mod tests {
 
     #[test]
     fn numbers_have_three_digits() {
-        let shown = [1234.6, 99.94, 9.994, 0.12345].map(number);
-        assert_eq!(shown, ["1235", "99.9", "9.99", "0.123"]);
+        let shown = [1234.6, 99.94, 9.994, 0.12345, 0.000_123_45, 1.5e-9, 0.0].map(number);
+        assert_eq!(shown, ["1235", "99.9", "9.99", "0.123", "0.000123", "1.50e-9", "0"]);
     }
 
     #[test]

@@ -260,12 +260,13 @@ impl<'a, B: Backend> Shapes<'a, B> {
     fn unpack_rows(&self) -> Call<'a> {
         let ([rows, columns], at_once) = (self.matrix(), self.unpacked());
         let weights = self.packed_weights(rows, columns);
+        let dtype: FloatDType = self.dtype.into();
         Call {
             cost: Cost {
-                bytes: (at_once * (self.packing().row_bytes(columns) + 4 * columns)) as f64,
+                bytes: (at_once * self.packing().row_bytes(columns)) as f64 + self.floats(at_once * columns),
                 operations: (at_once * columns) as f64,
             },
-            run: Box::new(move |number| drop(ops::unpack_rows(&weights[number % weights.len()], 0..at_once))),
+            run: Box::new(move |number| drop(ops::unpack_rows(&weights[number % weights.len()], 0..at_once, dtype))),
         }
     }
 

@@ -336,6 +336,7 @@ fn windows<T: NoUninit + Zeroable + Send + Sync>(
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::FloatDType;
     use burn_ndarray::NdArray;
 
     use super::*;
@@ -429,7 +430,8 @@ mod tests {
             let start = weights.start(5);
             let data = weights.packed(packing, [400, 96], 0.05, start);
             let tensor = PackedTensor::<NdArray>::from_data(data, &Default::default());
-            let values: Vec<f32> = crate::ops::unpack_rows(&tensor, 0..400).into_data().to_vec().unwrap();
+            let values: Vec<f32> =
+                crate::ops::unpack_rows(&tensor, 0..400, FloatDType::F32).into_data().to_vec().unwrap();
             let square = values.iter().map(|value| value * value).sum::<f32>() / values.len() as f32;
             assert!((square.sqrt() / 0.05 - 1.0).abs() < 0.02, "{packing}: {}", square.sqrt());
             let rows: std::collections::HashSet<Vec<u32>> =
