@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 
-use crate::series::{self, Series};
+use crate::series::{self, Columns, Series};
 use crate::table;
 
 /// A table for each model: rates of the first series, and what the others are in it.
-pub(crate) fn compare(files: &[PathBuf]) -> Result<String> {
-    let series = series::read(files)?;
+pub(crate) fn compare(files: &[PathBuf], columns: Columns) -> Result<String> {
+    let series = series::read(files, columns)?;
     ensure!(series.len() > 1, "there is one configuration only: nothing to compare it with");
     Ok(tables(&series))
 }
@@ -53,10 +53,13 @@ mod tests {
         let (prefill, decode) = (Case::Prefill { tokens: 128 }, Case::Decode { sequences: 1, depth: 0, tokens: 32 });
         let mut deeper = example("cuda", prefill, 77.0);
         deeper.model.layers = 16;
-        let series = of_records(&[
-            ("a", &[example("ndarray", prefill, 100.0), example("ndarray", decode, 20.0)]),
-            ("b", &[example("cuda", decode, 50.0), deeper]),
-        ]);
+        let series = of_records(
+            &[
+                ("a", &[example("ndarray", prefill, 100.0), example("ndarray", decode, 20.0)]),
+                ("b", &[example("cuda", decode, 50.0), deeper]),
+            ],
+            Columns::Backends,
+        );
         let text = tables(&series);
         let line = |start: &str| text.lines().filter(|line| line.starts_with(start)).collect::<Vec<_>>().join("\n");
         assert!(line("| decode at 0").contains("50.0 (2.50)"), "{text}");

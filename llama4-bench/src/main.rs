@@ -49,12 +49,11 @@ fn dispatch(command: Command) -> Result<bool> {
     match command {
         Command::Run(args) => return run::run(&args),
         Command::Report(args) => {
-            for file in &args.files {
-                output::write(&table::markdown(&record::read(file)?))?;
-            }
+            let records = args.files.iter().map(|file| record::read(file)).collect::<Result<Vec<_>>>()?;
+            output::write(&table::markdown(&records.concat()))?;
         }
-        Command::Compare(args) => output::write(&compare::compare(&args.files)?)?,
-        Command::Plot(args) => plot::plot(&args.files, &args.title, &args.output)?,
+        Command::Compare(args) => output::write(&compare::compare(&args.files, args.columns())?)?,
+        Command::Plot(args) => plot::plot(&args.files, args.columns(), &args.title, &args.output)?,
         Command::Machine(MachineArgs { slug }) => {
             let machine = Machine::here(String::new());
             output::write(&match slug {

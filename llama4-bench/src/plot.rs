@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::series::{self, Row, Series};
+use crate::series::{self, Columns, Row, Series};
 use crate::table::number;
 
 /// Sizes in pixels.
@@ -24,8 +24,8 @@ const AXIS: f64 = 30.0;
 const COLOURS: [&str; 7] = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000"];
 
 /// Draw files and write the image.
-pub(crate) fn plot(files: &[PathBuf], title: &str, output: &Path) -> Result<()> {
-    let series = series::read(files)?;
+pub(crate) fn plot(files: &[PathBuf], columns: Columns, title: &str, output: &Path) -> Result<()> {
+    let series = series::read(files, columns)?;
     let image = draw(&series, title)?;
     let unfinished = output.with_extension("svg.part");
     fs::write(&unfinished, image)
@@ -179,10 +179,13 @@ mod tests {
     #[test]
     fn each_measurement_has_a_bar_as_long_as_its_logarithm() {
         let (prefill, decode) = (Case::Prefill { tokens: 128 }, Case::Decode { sequences: 1, depth: 0, tokens: 32 });
-        let series = of_records(&[
-            ("a", &[example("ndarray", prefill, 1000.0), example("ndarray", decode, 100.0)]),
-            ("b", &[example("cuda", prefill, 10_000.0)]),
-        ]);
+        let series = of_records(
+            &[
+                ("a", &[example("ndarray", prefill, 1000.0), example("ndarray", decode, 100.0)]),
+                ("b", &[example("cuda", prefill, 10_000.0)]),
+            ],
+            Columns::Backends,
+        );
         let svg = draw(&series, "A & B").unwrap();
         assert!(svg.contains("A &amp; B") && svg.contains("prefill 128") && svg.contains(">10000<"), "{svg}");
         let widths: Vec<f64> = svg

@@ -109,7 +109,7 @@ pub(crate) struct Peer {
 
 impl Packings {
     /// `q4`, or `q4 head q8 embedding bf16` where they differ.
-    fn words(self) -> String {
+    pub(crate) fn words(self) -> String {
         let mut words = self.weights.to_string();
         if self.head != self.weights {
             words += &format!(" head {}", self.head);

@@ -39,7 +39,8 @@ fn a_run_leaves_a_line_for_each_case_and_a_table() {
     }
 
     short(&second).args(["--quantize", "q4"]).assert().success();
-    let compared = program().arg("compare").args([&first, &second]).assert().success().get_output().stdout.clone();
+    let compared =
+        program().args(["compare", "--forms"]).args([&first, &second]).assert().success().get_output().stdout.clone();
     let compared = String::from_utf8(compared).unwrap();
     assert!(
         compared.contains("f32") && compared.contains("q4 head q8 embedding bf16") && compared.contains("(0."),

@@ -168,8 +168,8 @@ fn write_comparison(program: &Path, files: &[PathBuf], folder: &Path) -> Result<
         return Err("nothing was measured".to_owned());
     }
     let mut text = format!("# Measured by `cargo xtask bench`\n\n{}", said(program, &["report"], files)?);
-    // Of one configuration alone there is nothing to compare.
-    if let Ok(comparison) = said(program, &["compare"], files) {
+    if files.len() > 1 {
+        let comparison = said(program, &["compare"], files)?;
         text += &format!("\n# Compared\n\nIn brackets the ratio to the first column.\n\n{comparison}");
     }
     let table = folder.join("table.md");

@@ -10,6 +10,8 @@ use clap::{Parser, Subcommand};
 pub(crate) use model::{Preset, WeightArgs};
 pub(crate) use run::RunArgs;
 
+use crate::series::Columns;
+
 /// Speed of Llama 4 models on burn's backends, against the measured limits of the machine.
 ///
 /// Models are made in place from a seed, so nothing has to be downloaded. Results go to stdout, progress to stderr.
@@ -52,17 +54,31 @@ pub(crate) struct ReportArgs {
 
 /// Ratios between runs: backends, commits or quantisations
 ///
-/// Cases are matched by name and by the model's shape; the first file is 1. A file that holds several configurations (backend, commit, types)
-/// has a column for each. Where a case was measured twice in one configuration, the last counts.
+/// Cases are matched by name, by the model's shape and by how it is quantised; the first column is 1. A file that holds several configurations
+/// (backend, commit, type) has a column for each. Where a case was measured twice in one configuration, the last counts.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   llama4-bench compare before.jsonl after.jsonl
-  llama4-bench compare ndarray.jsonl wgpu.jsonl cuda.jsonl")]
+  llama4-bench compare ndarray.jsonl wgpu.jsonl cuda.jsonl
+  llama4-bench compare --forms f32.jsonl q8.jsonl q4.jsonl")]
 pub(crate) struct CompareArgs {
     /// Files that `run --out` wrote
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+    /// How weights are quantised is a column too, instead of part of the model
+    #[arg(long)]
+    forms: bool,
+}
+
+impl CompareArgs {
+    pub(crate) fn columns(&self) -> Columns {
+        columns(self.forms)
+    }
+}
+
+fn columns(forms: bool) -> Columns {
+    if forms { Columns::Forms } else { Columns::Backends }
 }
 
 /// Draw runs as an SVG: bars grouped by case, on a logarithmic scale
@@ -78,6 +94,15 @@ pub(crate) struct PlotArgs {
     /// Words above the bars
     #[arg(long, value_name = "TEXT", default_value = "Llama 4 on burn")]
     pub(crate) title: String,
+    /// How weights are quantised is a column too, instead of part of the model
+    #[arg(long)]
+    forms: bool,
+}
+
+impl PlotArgs {
+    pub(crate) fn columns(&self) -> Columns {
+        columns(self.forms)
+    }
 }
 
 /// Say what this machine is, as runs record it

@@ -107,7 +107,7 @@ impl<'a, B: Backend> Shapes<'a, B> {
         let [experts, rows, columns] = self.experts();
         let Llama4Config { num_attention_heads, num_key_value_heads, head_dim, vocab_size, .. } = self.config;
         let packing = self.packing();
-        let heads = format!("{num_attention_heads} heads, {num_key_value_heads} kv heads of {head_dim}");
+        let heads = format!("{num_attention_heads}/{num_key_value_heads} heads of {head_dim}");
         match operation {
             Operation::Linear => format!("{output}x{input}"),
             Operation::GroupedLinear => format!("{experts} of {rows}x{columns}"),
