@@ -21,8 +21,12 @@ fn quant(c: &mut Criterion) {
             pack(packing, &values, &mut words, &mut scales).expect("values within range");
             let mut unpacked = vec![0.0; COLUMNS];
             group.bench_function(packing.as_str(), |bencher| match packs {
-                true => bencher.iter(|| pack(packing, black_box(&values), &mut words, &mut scales)),
-                false => bencher.iter(|| unpack(packing, black_box(&words), black_box(&scales), &mut unpacked)),
+                true => {
+                    bencher.iter(|| pack(packing, black_box(&values), black_box(&mut words), black_box(&mut scales)))
+                }
+                false => {
+                    bencher.iter(|| unpack(packing, black_box(&words), black_box(&scales), black_box(&mut unpacked)))
+                }
             });
         }
         group.finish();
