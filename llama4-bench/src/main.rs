@@ -1,55 +1,70 @@
-//! Prefill and decode speed of a Llama 4 model on burn's backends.
+//! Speed of Llama 4 models on burn's backends, against the measured limits of the machine.
+//!
+//! `args` is the command line as typed, `run` measures, `record` is what is kept; only `output` writes to the terminal.
 
 mod args;
-mod cases;
+mod case;
+mod compare;
+mod cost;
 mod harness;
-mod report;
+mod interrupt;
+mod limits;
+mod machine;
+mod output;
+mod peer;
+mod plot;
+mod record;
+mod run;
+mod series;
+mod table;
 
-use std::io::{IsTerminal, Write};
-use std::ops::ControlFlow;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use burn::tensor::backend::Backend;
+use anyhow::Result;
+use chrono::Utc;
 use clap::Parser;
-use llama4::import::{LoadOptions, load};
 
-use crate::args::Args;
-use crate::cases::Case;
-
-/// The backend that is measured.
-type Measured = burn_ndarray::NdArray<f32>;
+use crate::args::{Cli, Command, MachineArgs};
+use crate::interrupt::{INTERRUPTED, Stopped};
+use crate::machine::Machine;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    match run::<Measured>(&args, "ndarray") {
-        Ok(()) => ExitCode::SUCCESS,
+    let result = dispatch(Cli::parse().command);
+    output::clear();
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            output::say(Stopped);
+            ExitCode::from(INTERRUPTED)
+        }
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "llama4-bench: {error:#}");
+            output::say(format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn run<B: Backend>(args: &Args, backend: &str) -> Result<()> {
-    let device = B::Device::default();
-    let model = load::<B>(args.model.as_path(), &LoadOptions::default(), &device, |_| ControlFlow::Continue(()))
-        .with_context(|| format!("cannot load {}", args.model.display()))?
-        .model;
-    let cases = Case::all(&args.prefill, &args.decode, args.decode_tokens);
-    let mut results = Vec::new();
-    for (index, case) in cases.iter().enumerate() {
-        if std::io::stderr().is_terminal() {
-            let _ = write!(std::io::stderr(), "\r{} of {}: {case}          ", index + 1, cases.len());
+/// Whether it came to its end.
+fn dispatch(command: Command) -> Result<bool> {
+    match command {
+        Command::Run(args) => return run::run(&args),
+        Command::Report(args) => {
+            let records = args.files.iter().map(|file| record::read(file)).collect::<Result<Vec<_>>>()?;
+            output::write(&table::markdown(&records.concat()))?;
         }
-        results.push(report::Record::new(case, backend, &args.model, cases::measure(&model, case, args.repeats)?));
+        Command::Compare(args) => output::write(&compare::compare(&args.files, args.columns())?)?,
+        Command::Plot(args) => plot::plot(&args.files, args.columns(), &args.title, &args.output)?,
+        Command::Machine(MachineArgs { slug }) => {
+            let machine = Machine::here(String::new());
+            output::write(&match slug {
+                true => format!("{}-{}\n", Utc::now().format("%F"), machine.slug()),
+                false => {
+                    let memory = machine.memory as f64 / 1e9;
+                    let commit = machine::commit().unwrap_or_else(|| "unknown".to_owned());
+                    format!("{}, {} cores, {memory:.0} GB; commit {commit}\n", machine.cpu, machine.cores)
+                }
+            })?;
+        }
     }
-    if std::io::stderr().is_terminal() {
-        let _ = write!(std::io::stderr(), "\r\x1b[K");
-    }
-    let text = if args.json { report::json_lines(&results)? } else { report::table(&results) };
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
+    Ok(true)
 }

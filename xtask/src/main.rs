@@ -1,5 +1,6 @@
 //! The project's own chores, standard library only: `cargo xtask COMMAND`.
 
+mod bench;
 mod real_tokenizer;
 mod test;
 
@@ -19,6 +20,11 @@ const COMMANDS: &[Command] = &[
         name: "test",
         summary: "format, tests, lints and documentation: all that a change has to pass",
         run: test::run,
+    },
+    Command {
+        name: "bench",
+        summary: "the same cases on every backend that this machine can build, into llama4-bench/runs (--quick: a few)",
+        run: bench::run,
     },
     Command {
         name: "real-tokenizer",

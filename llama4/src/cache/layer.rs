@@ -1,7 +1,10 @@
 use burn::tensor::backend::Backend;
-use burn::tensor::{FloatDType, Tensor, s};
+use burn::tensor::{Distribution, FloatDType, Tensor, s};
 
 use super::{Group, Piece};
+
+/// Slots of a row that are drawn; the others repeat them.
+const RANDOM_SLOTS: usize = 1024;
 
 /// Keys and values of one layer, `[rows, kv_heads, slots, head_dim]` each.
 #[derive(Debug, Clone)]
@@ -35,6 +38,28 @@ impl<B: Backend> LayerCache<B> {
     /// Bytes of both tensors.
     pub fn bytes(&self) -> usize {
         2 * self.keys.shape().num_elements() * self.keys.dtype().size()
+    }
+
+    /// Fill every slot with random numbers: a block of them, again and again.
+    pub(super) fn fill_for_benchmark(&mut self) {
+        let [rows, kv_heads, slots, head_dim] = self.keys.dims();
+        let dtype: FloatDType = self.keys.dtype().into();
+        let width = slots.clamp(1, RANDOM_SLOTS);
+        let device = self.keys.device();
+        let random = || {
+            let shape = [1, kv_heads, width, head_dim];
+            Tensor::<B, 4>::random(shape, Distribution::Normal(0.0, 1.0), &device).cast(dtype)
+        };
+        let (keys, values) = (random(), random());
+        for row in 0..rows {
+            for first in (0..slots).step_by(width) {
+                let count = width.min(slots - first);
+                let ranges = s![row..row + 1, 0..kv_heads, first..first + count, 0..head_dim];
+                let part = |block: &Tensor<B, 4>| block.clone().narrow(2, 0, count);
+                self.keys.inplace(|cache| cache.slice_assign(ranges, part(&keys)));
+                self.values.inplace(|cache| cache.slice_assign(ranges, part(&values)));
+            }
+        }
     }
 
     /// Write the keys and values of pieces, at most one a row, into their slots, in place.

@@ -77,6 +77,27 @@ impl<B: Backend> KvCache<B> {
         self.layers.iter().map(LayerCache::bytes).sum()
     }
 
+    /// Keys and values of each layer.
+    pub fn layers(&self) -> &[LayerCache<B>] {
+        &self.layers
+    }
+
+    /// Have every sequence hold `length` tokens with random keys and values, as if that many had been processed.
+    ///
+    /// For benchmarks: what a step at a depth costs depends on how many keys there are and not on what they are, and a prefill of tens of
+    /// thousands of tokens can take hours. They are normal numbers of deviation one, as keys after the QK norm are.
+    ///
+    /// # Errors
+    /// If `length` is beyond the capacity. Nothing has changed then.
+    pub fn fill_for_benchmark(&mut self, length: usize) -> Result<(), CacheError> {
+        if length > self.capacity {
+            return Err(CacheError::Full { row: 0, wanted: length, capacity: self.capacity });
+        }
+        self.layers.iter_mut().for_each(LayerCache::fill_for_benchmark);
+        self.lengths.fill(length);
+        Ok(())
+    }
+
     /// Forget everything; the memory stays.
     pub fn reset(&mut self) {
         self.lengths.fill(0);
@@ -149,5 +170,30 @@ impl<B: Backend> KvCache<B> {
 
     fn check_row(&self, row: usize) -> Result<(), CacheError> {
         if row < self.rows() { Ok(()) } else { Err(CacheError::NoSuchRow { row, rows: self.rows() }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn_ndarray::NdArray;
+
+    use super::*;
+
+    #[test]
+    fn a_filled_cache_holds_random_keys_everywhere_and_goes_on() {
+        let config = Llama4Config::tiny_chunked();
+        let mut cache = KvCache::<NdArray>::new(&config, 2, 20, DType::F32, &Default::default());
+        assert!(matches!(cache.fill_for_benchmark(21), Err(CacheError::Full { wanted: 21, .. })));
+        assert!(cache.is_empty());
+        cache.fill_for_benchmark(18).unwrap();
+        assert_eq!((cache.len(0), cache.len(1)), (18, 18));
+        for layer in cache.layers() {
+            for tensor in [layer.keys(), layer.values()] {
+                let values: Vec<f32> = tensor.to_data().to_vec().unwrap();
+                assert!(values.iter().all(|value| *value != 0.0), "a slot was left out");
+            }
+        }
+        let spans = cache.spans(&[SequenceTokens { row: 1, len: 2 }]).unwrap();
+        assert_eq!(spans[0].past, 18);
     }
 }

@@ -23,7 +23,6 @@ pub use params::SamplingParams;
 pub use request::{Event, Generation, Request, Timings};
 pub use sampler::{Sampled, Sampler};
 pub use score::{Score, score};
-pub(crate) use session::PREFILL_PIECE;
-pub use session::Session;
+pub use session::{PREFILL_PIECE, Session};
 pub use stop::{FinishReason, StopConditions};
 pub use stop_strings::{StopOutput, StopStrings};

@@ -14,7 +14,7 @@ use crate::nn::{ForwardOptions, TokenBatch};
 use crate::text::Tokenizer;
 
 /// Prompt tokens that go through the model at once, unless set otherwise. Between pieces a callback can stop the run.
-pub(crate) const PREFILL_PIECE: usize = 512;
+pub const PREFILL_PIECE: usize = 512;
 
 /// A model with its memory: generates continuations, several at once.
 ///

@@ -11,6 +11,7 @@ mod archive;
 mod blob;
 mod checkpoint;
 mod convert;
+mod draw;
 mod encode;
 mod experts;
 mod files;
@@ -42,6 +43,7 @@ mod source;
 mod storage;
 mod stored;
 mod synth;
+mod synthetic;
 mod unfinished;
 mod write;
 
@@ -62,6 +64,7 @@ pub use save::save_hf;
 pub use source::{EmbeddedModel, ModelSource};
 pub use stored::StoredDtype;
 pub use synth::Synth;
+pub use synthetic::{RandomWeights, SyntheticOptions};
 
 /// Open a checkpoint and load it: [`Checkpoint::open`] and [`Checkpoint::load`].
 ///

@@ -7,13 +7,13 @@ use burn::tensor::DType;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use super::draw::{self, mix};
 use super::names::{ExpectedTensor, expected_tensors};
 use super::report::LoadProgress;
 use super::shards::{self, Entry, Unit};
 use super::unfinished::UnfinishedFolder;
 use crate::Llama4Config;
 use crate::error::ImportError;
-use crate::quant::WeightKind;
 
 /// Values that are drawn from one state of the generator, so that any number of cores draw the same.
 const RUN: usize = 1 << 16;
@@ -39,8 +39,7 @@ pub struct Synth {
 impl Synth {
     /// Write the checkpoint in Hugging Face's sharded form: bytes of its weights.
     ///
-    /// Values are scaled so that activations stay near one through any number of layers: a projection's by the root of its input width, and
-    /// what is added to the residual stream by the root of the number of additions; norms are one. Routing is spread over the experts.
+    /// Values are scaled so that activations stay near one through any number of layers; routing is spread over the experts.
     ///
     /// # Errors
     /// When the type is another one, the folder is there or cannot be written, or `progress` says to stop.
@@ -94,37 +93,15 @@ impl Synth {
 
     /// Some values of a tensor as the file's bytes; `start` is a multiple of [`RUN`].
     fn values(&self, index: usize, tensor: &ExpectedTensor, start: usize, count: usize) -> Vec<u8> {
-        let deviation = self.deviation(tensor);
+        let deviation = draw::deviation(&self.config, tensor);
         let runs: Vec<usize> = (start..start + count).step_by(RUN).collect();
         let parts = runs.par_iter().map(|&first| {
             let len = RUN.min(start + count - first);
             let Some(deviation) = deviation else { return encode(std::iter::repeat_n(1.0, len), self.dtype) };
-            let mut state = mix(mix(self.seed ^ mix(index as u64)) ^ first as u64);
-            let draw = || {
-                state = state.wrapping_add(STEP);
-                bell(mix(state)) * deviation
-            };
-            encode(std::iter::repeat_with(draw).take(len), self.dtype)
+            let state = mix(mix(self.seed ^ mix(index as u64)) ^ first as u64);
+            encode(draw::bells(state).map(|value| value * deviation).take(len), self.dtype)
         });
         parts.collect::<Vec<Vec<u8>>>().concat()
-    }
-
-    /// Standard deviation of a tensor's values; `None` for ones.
-    fn deviation(&self, tensor: &ExpectedTensor) -> Option<f32> {
-        let [_, _, input] = tensor.matrices();
-        let name = &tensor.name;
-        if name.ends_with("norm.weight") {
-            return None;
-        }
-        let mut deviation = match tensor.kind {
-            WeightKind::Embedding => 1.0,
-            WeightKind::Float if name.ends_with(".bias") => 0.02,
-            _ => 1.0 / (input as f32).sqrt(),
-        };
-        if name.ends_with("o_proj.weight") || name.contains("down_proj") {
-            deviation /= (2.0 * self.config.num_hidden_layers as f32).sqrt();
-        }
-        Some(deviation)
     }
 }
 
@@ -133,35 +110,5 @@ fn encode(values: impl Iterator<Item = f32>, dtype: DType) -> Vec<u8> {
         DType::BF16 => values.flat_map(|value| bf16::from_f32(value).to_le_bytes()).collect(),
         DType::F16 => values.flat_map(|value| f16::from_f32(value).to_le_bytes()).collect(),
         _ => values.flat_map(f32::to_le_bytes).collect(),
-    }
-}
-
-/// The golden ratio in 64 bits, the step of the SplitMix generator.
-const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// SplitMix's output function: every bit of the result depends on every bit of the state.
-fn mix(mut state: u64) -> u64 {
-    state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    state ^ (state >> 31)
-}
-
-/// Nearly normal, of deviation one: the sum of four uniform numbers of 16 bits.
-fn bell(bits: u64) -> f32 {
-    let sum: u64 = (0..4).map(|part| bits >> (16 * part) & 0xffff).sum();
-    // The sum has mean 4 · 65535 / 2 and variance 4 · 65536² / 12.
-    (sum as f32 - 131_070.0) * (1.0 / 37_837.2)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn draws_are_spread_as_they_should_be() {
-        let draws: Vec<f32> = (0..100_000_u64).map(|at| bell(mix(at.wrapping_mul(STEP)))).collect();
-        let mean: f32 = draws.iter().sum::<f32>() / draws.len() as f32;
-        let variance: f32 = draws.iter().map(|draw| draw * draw).sum::<f32>() / draws.len() as f32;
-        assert!(mean.abs() < 0.01 && (variance - 1.0).abs() < 0.01, "mean {mean}, variance {variance}");
     }
 }

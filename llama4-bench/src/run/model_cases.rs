@@ -1,0 +1,86 @@
+//! Cases that run the model as generating text does.
+
+use anyhow::Result;
+use burn::tensor::backend::Backend;
+use llama4::Llama4ForCausalLM;
+use llama4::cache::KvCache;
+use llama4::error::CacheError;
+use llama4::generate::PREFILL_PIECE;
+use llama4::nn::{ForwardOptions, TokenBatch};
+
+use crate::harness::{Budget, Sample};
+use crate::interrupt;
+
+/// A prompt of `tokens`, piece by piece.
+pub(super) fn prefill<B: Backend>(
+    model: &Llama4ForCausalLM<B>,
+    tokens: usize,
+    budget: Budget,
+    after: impl FnMut() -> Result<()>,
+) -> Result<Sample> {
+    // Any ids will do; neighbours differ, so that tokens go to different experts.
+    let prompt: Vec<u32> = (0..tokens).map(|at| spread(at, model)).collect();
+    let mut cache = model.new_cache(1, tokens);
+    let reset = |cache: &mut KvCache<B>| {
+        cache.reset();
+        Ok(())
+    };
+    let work = |cache: &mut KvCache<B>| {
+        for piece in prompt.chunks(PREFILL_PIECE) {
+            interrupt::check()?;
+            step(model, cache, &[piece.to_vec()])?;
+        }
+        Ok(())
+    };
+    budget.measure(&mut cache, reset, work, after)
+}
+
+/// `tokens` steps of sequences that hold `depth` tokens each.
+pub(super) fn decode<B: Backend>(
+    model: &Llama4ForCausalLM<B>,
+    [sequences, depth, tokens]: [usize; 3],
+    budget: Budget,
+    after: impl FnMut() -> Result<()>,
+) -> Result<Sample> {
+    let mut cache = model.new_cache(sequences, depth + tokens);
+    let first: Vec<Vec<u32>> = (0..sequences).map(|row| vec![spread(row, model)]).collect();
+    let work = |cache: &mut KvCache<B>| {
+        let mut next = first.clone();
+        for _ in 0..tokens {
+            interrupt::check()?;
+            next = step(model, cache, &next)?.into_iter().map(|token| vec![token]).collect();
+        }
+        Ok(())
+    };
+    budget.measure(&mut cache, |cache| go_back(cache, depth), work, after)
+}
+
+/// Have all sequences hold `depth` tokens.
+fn go_back<B: Backend>(cache: &mut KvCache<B>, depth: usize) -> Result<()> {
+    if depth == 0 {
+        cache.reset();
+    } else if cache.is_empty() {
+        cache.fill_for_benchmark(depth)?;
+    } else {
+        for row in 0..cache.rows() {
+            match cache.truncate(row, depth) {
+                // The last repeat went over the border of a chunk, whose first keys are gone.
+                Err(CacheError::Evicted { .. }) => return Ok(cache.fill_for_benchmark(depth)?),
+                result => result?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn spread<B: Backend>(at: usize, model: &Llama4ForCausalLM<B>) -> u32 {
+    (at as u32).wrapping_mul(2_654_435_761) % model.config().vocab_size as u32
+}
+
+/// New tokens of every sequence; the most likely next ones are read back.
+fn step<B: Backend>(model: &Llama4ForCausalLM<B>, cache: &mut KvCache<B>, tokens: &[Vec<u32>]) -> Result<Vec<u32>> {
+    let rows: Vec<(usize, &[u32])> = tokens.iter().map(Vec::as_slice).enumerate().collect();
+    let batch = TokenBatch::new(&rows, &model.device());
+    let output = model.forward(&batch, cache, &ForwardOptions::default())?;
+    Ok(output.last_logits.argmax(1).into_data().iter::<u32>().collect())
+}
