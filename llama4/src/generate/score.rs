@@ -5,6 +5,7 @@ use burn::tensor::{ElementConversion, Int, Tensor, TensorData};
 use crate::Llama4ForCausalLM;
 use crate::error::CacheError;
 use crate::nn::{ForwardOptions, TokenBatch};
+use crate::ops;
 
 /// How well a model predicts a text.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -64,7 +65,7 @@ pub fn score<B: Backend>(
         let shape = [targets.len(), 1];
         let targets = Tensor::<B, 2, Int>::from_data(TensorData::new(targets, shape), &device);
         let weights = Tensor::<B, 2>::from_data_dtype(TensorData::new(weights, shape), &device, logits.dtype());
-        let likelihood = (log_softmax(logits, 1).gather(1, targets) * weights).sum();
+        let likelihood = (ops::gather_columns(log_softmax(logits, 1), targets) * weights).sum();
         score.total -= likelihood.into_scalar().elem::<f64>();
     }
     Ok(score)

@@ -166,12 +166,7 @@ impl Filling<'_> {
                         weight => *weight = Weight::Split(vec![rows]),
                     }
                 }
-                Some(weight) => *weight = Weight::Packed(pack(&source, device)?),
-                None => {
-                    if let WeightSlot::Experts(weight) = slot {
-                        **weight = Weight::Packed(pack(&source, device)?);
-                    }
-                }
+                _ => slot.set_packed(pack(&source, device)?),
             }
             done += source.bytes;
         }

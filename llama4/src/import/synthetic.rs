@@ -17,7 +17,7 @@ use crate::error::ImportError;
 use crate::memory::MemoryOptions;
 use crate::nn::WeightSlot;
 use crate::ops::shared;
-use crate::quant::{BLOCK, PackedData, PackedTensor, Packing, Quantization, Weight, WeightKind, pack, shared_bytes};
+use crate::quant::{BLOCK, PackedData, PackedTensor, Packing, Quantization, WeightKind, pack, shared_bytes};
 use crate::{Llama4Config, Llama4ForCausalLM};
 
 /// Blocks of the pool that all weights are windows of. A prime, so that rows of any whole number of blocks begin at a different place each until
@@ -74,8 +74,8 @@ impl Llama4Config {
             progress: &mut progress,
         };
         let mut model = self.init::<B>(device);
-        for (path, slot) in model.weight_slots() {
-            let (kind, [rows, columns]) = making.slot(&path, &slot);
+        for (path, mut slot) in model.weight_slots() {
+            let (kind, [rows, columns]) = making.slot(&path, &mut slot);
             if let Some(packing) = quantization.and_then(|wanted| wanted.storage(kind, columns, dtype)) {
                 making.pack(&path, slot, packing, rows, columns);
             }
@@ -125,12 +125,8 @@ impl<B: Backend> Making<'_, B> {
     }
 
     /// What a weight is, and its rows and columns.
-    fn slot(&self, path: &str, slot: &WeightSlot<'_, B>) -> (WeightKind, [usize; 2]) {
-        let shape: Vec<usize> = match slot {
-            WeightSlot::Matrix(Weight::Float(weight)) => weight.lazy_shape().to_vec(),
-            WeightSlot::Experts(Weight::Float(weight)) => weight.lazy_shape().to_vec(),
-            _ => unreachable!("a new model is not packed"),
-        };
+    fn slot(&self, path: &str, slot: &mut WeightSlot<'_, B>) -> (WeightKind, [usize; 2]) {
+        let shape = slot.float_shape().expect("a new model is not packed");
         let (columns, rows) = shape.split_last().map_or((0, 0), |(columns, rows)| (*columns, rows.iter().product()));
         (self.tensor(path).1.kind, [rows, columns])
     }
@@ -145,7 +141,7 @@ impl<B: Backend> Making<'_, B> {
         (start, deviation)
     }
 
-    fn pack(&mut self, path: &str, slot: WeightSlot<'_, B>, packing: Packing, rows: usize, columns: usize) {
+    fn pack(&mut self, path: &str, mut slot: WeightSlot<'_, B>, packing: Packing, rows: usize, columns: usize) {
         self.report(path);
         if self.cancelled {
             return;
@@ -153,10 +149,7 @@ impl<B: Backend> Making<'_, B> {
         let (start, deviation) = self.draw(path, rows * columns);
         let data = self.weights.packed(packing, [rows, columns], deviation.unwrap_or(1.0), start);
         let tensor = PackedTensor::from_data(data, self.device);
-        match slot {
-            WeightSlot::Matrix(weight) => *weight = Weight::Packed(tensor),
-            WeightSlot::Experts(weight) => *weight = Weight::Packed(tensor),
-        }
+        slot.set_packed(tensor);
         self.done += (rows * packing.row_bytes(columns)) as u64;
     }
 }
@@ -412,11 +405,8 @@ mod tests {
         let config = config();
         let kinds: HashMap<String, WeightKind> =
             expected_tensors(&config).into_iter().map(|tensor| (tensor.name, tensor.kind)).collect();
-        for (path, slot) in model.weight_slots() {
-            let packing = match slot {
-                WeightSlot::Matrix(weight) => weight.packed().map(PackedTensor::packing),
-                WeightSlot::Experts(weight) => weight.packed().map(PackedTensor::packing),
-            };
+        for (path, mut slot) in model.weight_slots() {
+            let packing = slot.packed().map(PackedTensor::packing);
             let name = path.replace("groups.0.", "");
             assert_eq!(packing, quantization.packing(kinds[&name]), "{path}");
         }

@@ -148,5 +148,5 @@ fn in_batch_order<B: Backend>(mut outputs: Vec<Tensor<B, 3>>, pieces: &Pieces) -
     }
     let shape = [places.len()];
     let places = Tensor::<B, 1, Int>::from_data(TensorData::new(places, shape), &joined.device());
-    joined.select(0, places)
+    ops::select_rows(joined, places)
 }

@@ -9,6 +9,7 @@ use crate::Llama4Config;
 use crate::cache::KvCache;
 use crate::config::{ReturnHiddenStates, ReturnLogits};
 use crate::error::CacheError;
+use crate::ops;
 
 /// Llama 4 with its language-model head.
 #[derive(Module, Debug)]
@@ -156,6 +157,7 @@ impl Rows {
         }
         let ids: Vec<i32> = indices.iter().map(|&index| index as i32).collect();
         let shape = [ids.len()];
-        x.clone().select(0, Tensor::<B, 1, Int>::from_data(TensorData::new(ids, shape), &x.device()))
+        let ids = Tensor::<B, 1, Int>::from_data(TensorData::new(ids, shape), &x.device());
+        ops::select_rows(x.clone(), ids)
     }
 }

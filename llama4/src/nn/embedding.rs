@@ -41,7 +41,7 @@ impl<B: Backend> TokenEmbedding<B> {
     /// - output: `[tokens, hidden]`, of the type of the weight, `f32` where it is packed
     pub fn forward(&self, ids: Tensor<B, 1, Int>) -> Tensor<B, 2> {
         match &self.weight {
-            Weight::Float(weight) => weight.val().select(0, ids),
+            Weight::Float(weight) => ops::select_rows(weight.val(), ids),
             Weight::Packed(packed) => ops::packed_select(packed, ids),
             Weight::Split(parts) => select_from(parts, &ids),
         }
@@ -72,7 +72,7 @@ fn select_from<B: Backend>(parts: &[Rows<B>], ids: &Tensor<B, 1, Int>) -> Tensor
         let elsewhere = here.clone().lower_elem(0).bool_or(here.clone().greater_elem(last));
         let here = here.clamp(0, last);
         let rows = match part {
-            Rows::Float(weight) => weight.val().select(0, here),
+            Rows::Float(weight) => ops::select_rows(weight.val(), here),
             Rows::Packed(packed) => ops::packed_select(packed, here),
         };
         let elsewhere = elsewhere.unsqueeze_dim::<2>(1).expand(rows.dims());

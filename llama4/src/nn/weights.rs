@@ -3,7 +3,7 @@ use burn::tensor::backend::Backend;
 
 use super::moe::ExpertsConfig;
 use super::{FeedForward, Llama4ForCausalLM, Mlp, Projection};
-use crate::quant::Weight;
+use crate::quant::{PackedTensor, Weight};
 
 /// A weight that can be packed, where it is.
 pub(crate) enum WeightSlot<'a, B: Backend> {
@@ -22,6 +22,35 @@ impl<B: Backend> WeightSlot<'_, B> {
             Self::Embedding(weight) => Some(weight),
             Self::Projection(projection) => Some(projection.weight_mut()),
             Self::Experts(_) => None,
+        }
+    }
+
+    /// The packed rows, if that is what the weight is.
+    #[cfg(test)]
+    pub(crate) fn packed(&mut self) -> Option<&PackedTensor<B>> {
+        match self {
+            Self::Experts(weight) => weight.packed(),
+            slot => slot.matrix()?.packed(),
+        }
+    }
+
+    /// Shape of the weight, where it is floats in one tensor; does not draw them.
+    pub(crate) fn float_shape(&mut self) -> Option<Vec<usize>> {
+        match self {
+            Self::Experts(Weight::Float(weight)) => Some(weight.lazy_shape().to_vec()),
+            slot => match slot.matrix()? {
+                Weight::Float(weight) => Some(weight.lazy_shape().to_vec()),
+                _ => None,
+            },
+        }
+    }
+
+    /// Replace the weight by packed rows.
+    pub(crate) fn set_packed(&mut self, packed: PackedTensor<B>) {
+        match self {
+            Self::Embedding(weight) => **weight = Weight::Packed(packed),
+            Self::Projection(projection) => *projection.weight_mut() = Weight::Packed(packed),
+            Self::Experts(weight) => **weight = Weight::Packed(packed),
         }
     }
 }

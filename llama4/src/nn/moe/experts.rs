@@ -91,10 +91,10 @@ impl<B: Backend> Experts<B> {
         let (x, scores) = if sorted.in_order {
             (x, scores)
         } else {
-            (x.select(0, index(sorted.tokens)), scores.select(0, index(sorted.choices)))
+            (ops::select_rows(x, index(sorted.tokens)), ops::select_rows(scores, index(sorted.choices)))
         };
         let y = self.forward_sorted(x * scores, &sorted.experts);
-        let y = if sorted.in_order { y } else { y.select(0, index(sorted.places)) };
+        let y = if sorted.in_order { y } else { ops::select_rows(y, index(sorted.places)) };
         if top_k == 1 { y } else { y.reshape([tokens, top_k, hidden]).sum_dim(1).reshape([tokens, hidden]) }
     }
 

@@ -59,7 +59,7 @@ impl<B: Backend> Router<B> {
         let experts: Vec<usize> = host.chunks(count).flat_map(|row| top_k(row, self.top_k)).collect();
         let ids: Vec<i32> = experts.iter().map(|&expert| expert as i32).collect();
         let ids = Tensor::<B, 2, Int>::from_data(TensorData::new(ids, [tokens, self.top_k]), &logits.device());
-        Routing { scores: sigmoid(logits.clone().gather(1, ids)), logits, experts, top_k: self.top_k }
+        Routing { scores: sigmoid(ops::gather_columns(logits.clone(), ids)), logits, experts, top_k: self.top_k }
     }
 }
 

@@ -27,12 +27,18 @@ pub(in crate::ops) enum Door<R: CubeRuntime> {
 
 /// Whether primitives of this type are tensors on the runtime `R`.
 pub(in crate::ops) fn is_cube<R: CubeRuntime, P: 'static>() -> bool {
-    let id = TypeId::of::<P>();
+    TypeId::of::<P>() == TypeId::of::<CubeTensor<R>>() || is_fused::<R, P>()
+}
+
+/// Whether they are operations on it that wait to be fused.
+pub(in crate::ops) fn is_fused<R: CubeRuntime, P: 'static>() -> bool {
     #[cfg(feature = "fusion")]
-    if id == TypeId::of::<fused::Tensor<R, u8>>() || id == TypeId::of::<fused::Tensor<R, u32>>() {
-        return true;
+    {
+        let id = TypeId::of::<P>();
+        id == TypeId::of::<fused::Tensor<R, u8>>() || id == TypeId::of::<fused::Tensor<R, u32>>()
     }
-    id == TypeId::of::<CubeTensor<R>>()
+    #[cfg(not(feature = "fusion"))]
+    false
 }
 
 /// The tensor as CubeCL's, contiguous, if it is one. Shares the storage.

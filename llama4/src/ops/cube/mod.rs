@@ -11,7 +11,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 use crate::quant::Packing;
 
-pub(super) use door::{Door, float, int, is_cube, strided, wrap};
+pub(super) use door::{Door, float, int, is_cube, is_fused, strided, wrap};
 pub(super) use product::exact_product;
 pub(super) use row_product::{Weights, row_product};
 pub(super) use unpack::{Rows, unpack};

@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use burn::tensor::backend::Backend;
+use burn::tensor::ops::FloatTensorOps;
 use burn::tensor::{DType, FloatDType, Int, Tensor};
-use burn_cubecl::CubeRuntime;
+use burn_cubecl::{CubeBackend, CubeRuntime};
 #[cfg(feature = "cuda")]
 use cubecl::cuda::CudaRuntime;
 #[cfg(feature = "wgpu")]
@@ -127,6 +128,39 @@ fn product_on<B: Backend, R: CubeRuntime, const D: usize>(a: &Tensor<B, D>, b: &
     let (b, _) = cube::strided::<B, R, D>(b)?;
     cube::wrap(&door, cube::exact_product(a, b)?)
 }
+
+pub(super) fn select_rows<B: Backend, const D: usize>(
+    x: &Tensor<B, D>,
+    ids: &Tensor<B, 1, Int>,
+) -> Option<Tensor<B, D>> {
+    on_runtimes!(select_rows_on::<B, D>(x, ids))
+}
+
+fn select_rows_on<B: Backend, R: CubeRuntime, const D: usize>(
+    x: &Tensor<B, D>,
+    ids: &Tensor<B, 1, Int>,
+) -> Option<Tensor<B, D>> {
+    if !cube::is_fused::<R, B::FloatTensorPrimitive>() {
+        return None;
+    }
+    let ((x, door), (ids, _)) = (cube::strided::<B, R, D>(x)?, cube::int::<B, R, 1>(ids.clone())?);
+    cube::wrap(&door, Unfused::<R>::float_select(x, 0, ids))
+}
+
+pub(super) fn gather_columns<B: Backend>(x: &Tensor<B, 2>, ids: &Tensor<B, 2, Int>) -> Option<Tensor<B, 2>> {
+    on_runtimes!(gather_columns_on::<B>(x, ids))
+}
+
+fn gather_columns_on<B: Backend, R: CubeRuntime>(x: &Tensor<B, 2>, ids: &Tensor<B, 2, Int>) -> Option<Tensor<B, 2>> {
+    if !cube::is_fused::<R, B::FloatTensorPrimitive>() {
+        return None;
+    }
+    let ((x, door), (ids, _)) = (cube::strided::<B, R, 2>(x)?, cube::int::<B, R, 2>(ids.clone())?);
+    cube::wrap(&door, Unfused::<R>::float_gather(1, x, ids))
+}
+
+/// burn's operations without fusion; its types of elements do not matter here.
+type Unfused<R> = CubeBackend<R, f32, i32, u32>;
 
 /// A packed weight's words, where they are on this runtime.
 fn packed<B: Backend, R: CubeRuntime>(weight: &PackedTensor<B>) -> Option<(PackedRows<R>, Door<R>)> {

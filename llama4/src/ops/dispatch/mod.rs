@@ -114,6 +114,29 @@ pub(super) fn product<B: Backend, const D: usize>(a: &Tensor<B, D>, b: &Tensor<B
     }
 }
 
+pub(super) fn select_rows<B: Backend, const D: usize>(
+    x: &Tensor<B, D>,
+    ids: &Tensor<B, 1, Int>,
+) -> Option<Tensor<B, D>> {
+    #[cfg(feature = "cube")]
+    return cube::select_rows(x, ids);
+    #[cfg(not(feature = "cube"))]
+    {
+        let _ = (x, ids);
+        None
+    }
+}
+
+pub(super) fn gather_columns<B: Backend>(x: &Tensor<B, 2>, ids: &Tensor<B, 2, Int>) -> Option<Tensor<B, 2>> {
+    #[cfg(feature = "cube")]
+    return cube::gather_columns(x, ids);
+    #[cfg(not(feature = "cube"))]
+    {
+        let _ = (x, ids);
+        None
+    }
+}
+
 /// The tensor in memory that its clones share: what a backend takes from outside may be copied with every clone.
 pub(crate) fn shared<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Tensor<B, D> {
     #[cfg(feature = "ndarray")]
