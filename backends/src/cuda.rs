@@ -1,17 +1,18 @@
-//! NVIDIA GPUs, through burn-cuda.
+//! NVIDIA GPUs, through CubeCL.
 
 use std::path::PathBuf;
 
 use anyhow::{Result, anyhow, bail, ensure};
-use burn_cuda::CudaDevice;
+use burn_cubecl::CubeBackend;
 use cubecl::Runtime;
-use cubecl::cuda::CudaRuntime;
+use cubecl::cuda::{CudaDevice, CudaRuntime};
 use cudarc::driver::result as driver;
 
 use crate::start::attempt;
 use crate::{Adapter, nvidia};
 
-pub(crate) type Cuda = burn_cuda::Cuda<f32, i32>;
+/// What burn-cuda's `Cuda` is without fusion, whatever features another crate of the build switches on.
+pub(crate) type Cuda = CubeBackend<CudaRuntime, f32, i32, u8>;
 
 /// The devices, as the driver numbers them.
 pub(crate) fn adapters() -> Result<Vec<Adapter>> {

@@ -1,16 +1,16 @@
 //! GPUs through wgpu, as WGSL or, in a build with the feature `vulkan`, as SPIR-V.
 
 use anyhow::{Result, anyhow, ensure};
-use burn_wgpu::WgpuDevice;
-use burn_wgpu::graphics::{AutoGraphicsApi, GraphicsApi};
+use burn_cubecl::CubeBackend;
 use cubecl::Runtime;
-use cubecl::wgpu::WgpuRuntime;
+use cubecl::wgpu::{AutoGraphicsApi, GraphicsApi, WgpuDevice, WgpuRuntime};
 use wgpu::DeviceType;
 
 use crate::start::attempt;
 use crate::{Adapter, nvidia};
 
-pub(crate) type Wgpu = burn_wgpu::Wgpu<f32, i32, u32>;
+/// What burn-wgpu's `Wgpu` is without fusion.
+pub(crate) type Wgpu = CubeBackend<WgpuRuntime, f32, i32, u32>;
 
 /// NVIDIA's number among the makers of PCI devices.
 const NVIDIA: u32 = 0x10de;

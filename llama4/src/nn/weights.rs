@@ -55,31 +55,32 @@ impl<B: Backend> WeightSlot<'_, B> {
     }
 }
 
-/// Counts modules of a type.
+/// Counts modules of a type, by a field that each has.
 struct Modules {
     container: &'static str,
+    field: &'static str,
     count: usize,
 }
 
 impl<B: Backend> ModuleVisitor<B> for Modules {
-    fn enter_module(&mut self, _name: &str, container_type: &str) {
-        self.count += usize::from(container_type == self.container);
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.count += usize::from(container_type == self.container && name == self.field);
     }
 }
 
 impl<B: Backend> Llama4ForCausalLM<B> {
     /// Number of weights that are packed.
     pub fn packed_weights(&self) -> usize {
-        self.modules("Struct:PackedTensor")
+        self.modules("Struct:PackedTensor", "words")
     }
 
-    /// Number of parts of weights that are split.
+    /// Number of weights that are held in several tensors.
     pub(crate) fn split_weights(&self) -> usize {
-        self.modules("Enum:Rows")
+        self.modules("Enum:Weight", "Split")
     }
 
-    fn modules(&self, container: &'static str) -> usize {
-        let mut modules = Modules { container, count: 0 };
+    fn modules(&self, container: &'static str, field: &'static str) -> usize {
+        let mut modules = Modules { container, field, count: 0 };
         self.visit(&mut modules);
         modules.count
     }

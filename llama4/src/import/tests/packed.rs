@@ -28,6 +28,14 @@ fn values(slot: WeightSlot<'_, TestBackend>) -> (Option<Packing>, Vec<f32>) {
     }
 }
 
+#[test]
+fn packed_weights_are_counted_once() {
+    let mut model = load_packed(golden("p1_scout_like"), Quantization::q4()).model;
+    let packed = model.weight_slots().iter_mut().filter_map(|(_, slot)| slot.packed().map(drop)).count();
+    assert!(packed > 10);
+    assert_eq!(model.packed_weights(), packed);
+}
+
 pub(in crate::import) fn weights(mut model: TestModel) -> Vec<(String, Option<Packing>, Vec<f32>)> {
     let slots = model.weight_slots().into_iter();
     slots
