@@ -7,8 +7,23 @@ const STEPS: &[&[&str]] = &[
     &["fmt", "--all", "--check"],
     &["test", "--workspace", "--locked"],
     &["test", "--package", "llama4-cli", "--features", "train", "--locked"],
+    // Where there is no adapter these tests say so and pass, unless LLAMA4_REQUIRE_ADAPTER is set.
+    &["test", "--package", "llama4-tests", "--features", "wgpu", "--test", "wgpu", "--locked"],
     &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],
     &["clippy", "--package", "llama4-cli", "--features", "train", "--locked", "--", "-D", "warnings"],
+    // CUDA is built nowhere but where there is a GPU, so that it is at least checked.
+    &[
+        "clippy",
+        "--package=llama4-cli",
+        "--package=llama4-bench",
+        "--package=llama4-tests",
+        "--all-targets",
+        "--features=llama4-cli/cuda,llama4-cli/wgpu,llama4-bench/cuda,llama4-tests/cuda,llama4-tests/wgpu",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ],
     &["doc", "--workspace", "--no-deps", "--locked"],
 ];
 
