@@ -128,9 +128,8 @@ pub fn merged_equals_adapted<B: Backend>() {
         let expected = logits(&adapted, &tokens);
         let merged = adapted.merge_lora().expect("float weights");
         prop_assert!(merged.lora().is_none() && merged.lora_parameters() == 0);
-        let off = off(&logits(&merged, &tokens), &expected);
-        prop_assert!(off < 1e-5, "off by {off}");
-        Ok(())
+        // The sum of the products is rounded in another order, in every layer.
+        close(&logits(&merged, &tokens), &expected)
     });
 }
 
