@@ -4,6 +4,7 @@
 //! What computes is a [`Task`], generic over the backend, and is compiled once for each backend of the build.
 
 mod adapter;
+mod args;
 mod kind;
 mod precision;
 mod start;
@@ -21,6 +22,7 @@ mod nvidia;
 mod webgpu;
 
 pub use adapter::Adapter;
+pub use args::{BackendArgs, Bits, Float, FloatArgs, QuantizeArgs, Storage};
 pub use kind::BackendKind;
 pub use precision::Precision;
 #[cfg(feature = "train")]

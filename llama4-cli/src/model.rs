@@ -16,7 +16,7 @@ use llama4::text::{ChatTemplate, Tokenizer};
 use llama4::{Llama4Config, Llama4ForCausalLM};
 use llama4_backends::Target;
 
-use crate::args::{ModelArgs, Precision, WeightArgs};
+use crate::args::{ModelArgs, WeightArgs};
 use crate::exit::{Stopped, usage};
 use crate::interrupt::Watch;
 use crate::memory;
@@ -239,7 +239,7 @@ impl Model {
         watch: &Watch,
         output: &Output,
     ) -> Result<Llama4ForCausalLM<B>> {
-        let precision = run.target.backend.precision(run.weights.dtype.map(Precision::dtype));
+        let precision = run.target.backend.precision(run.weights.float.asked());
         let (dtype, quantization) = (precision.dtype, precision.quantization(run.weights.quantize.quantization()));
         self.check_memory(&run, dtype, quantization)?;
         let bar = output.bytes_bar();

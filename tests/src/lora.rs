@@ -9,7 +9,7 @@ use llama4::nn::{ForwardOptions, LoraAdapter, LoraConfig, LoraTarget, TokenBatch
 use proptest::prelude::*;
 
 use crate::models::{prompt, tiny, tiny_config};
-use crate::properties::{check, host, random};
+use crate::properties::{check, close, host, random};
 
 /// A mapper that puts random values into all adapters, as if they were trained.
 struct Trained {

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use llama4_backends::BackendKind;
+use llama4_backends::BackendArgs;
 
 use super::{Preset, WeightArgs};
 
@@ -27,12 +27,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) weights: WeightArgs,
 
-    /// What computes. The default is the fastest that starts, of those that this program was built with
-    #[arg(long, value_enum, value_name = "NAME", help_heading = "Backend")]
-    pub(crate) backend: Option<BackendKind>,
-    /// Which of the backend's devices
-    #[arg(long, value_name = "NUMBER", help_heading = "Backend")]
-    pub(crate) device: Option<usize>,
+    #[command(flatten)]
+    pub(crate) backend: BackendArgs,
 
     /// Lengths of prompts to process; `none` for no such case
     #[arg(long, value_name = "TOKENS", default_value = "128,512,2048,8192", value_parser = list, help_heading = "Cases")]

@@ -35,8 +35,8 @@ use operations::Shapes;
 /// Run it: whether it came to its end.
 pub(crate) fn run(args: &RunArgs) -> Result<bool> {
     interrupt::install()?;
-    let target = Target::choose(args.backend, args.device)?;
-    let precision = target.backend.precision(args.weights.dtype());
+    let target = args.backend.target()?;
+    let precision = target.backend.precision(args.weights.float.asked());
     let checkpoint = args.model.as_deref().map(Checkpoint::open).transpose()?;
     let config = match &checkpoint {
         Some(checkpoint) => checkpoint.config().clone(),
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<bool> {
         Some(layers) => config.with_layers(layers).context("--layers")?,
         None => config,
     };
-    let quantization = precision.quantization(args.weights.quantization());
+    let quantization = precision.quantization(args.weights.quantize.quantization());
     let peer = match (&args.llama_bench, &args.llama_model) {
         (Some(program), Some(model)) => Some(LlamaBench::new(program, model, &config, precision.dtype, quantization)?),
         _ => None,

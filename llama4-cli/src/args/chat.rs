@@ -1,4 +1,6 @@
-use super::{BackendArgs, ModelArgs, SamplingArgs, WeightArgs};
+use llama4_backends::BackendArgs;
+
+use super::{ModelArgs, SamplingArgs, WeightArgs};
 
 /// Talk to a model
 ///

@@ -1,4 +1,6 @@
-use super::{BackendArgs, Ids, ModelArgs, SamplingArgs, WeightArgs};
+use llama4_backends::BackendArgs;
+
+use super::{Ids, ModelArgs, SamplingArgs, WeightArgs};
 
 /// Continue text
 ///

@@ -1,6 +1,8 @@
 use std::path::PathBuf;
 
-use super::{ModelArgs, QuantizeArgs};
+use llama4_backends::QuantizeArgs;
+
+use super::ModelArgs;
 
 /// Convert a checkpoint, to 8 or 4 bits or as it is
 ///

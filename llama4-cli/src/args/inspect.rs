@@ -1,4 +1,6 @@
-use super::{BackendArgs, ModelArgs, Precision, QuantizeArgs};
+use llama4_backends::{BackendArgs, FloatArgs, QuantizeArgs};
+
+use super::ModelArgs;
 
 /// Say what is in a checkpoint
 ///
@@ -17,9 +19,8 @@ pub(crate) struct InspectArgs {
     /// Sequences at once, for --estimate
     #[arg(long, value_name = "N", default_value_t = 1, requires = "estimate")]
     pub(crate) batch: usize,
-    /// Type of activations and unquantised weights, for --estimate [default: f32 on ndarray, else the checkpoint's]
-    #[arg(long, value_enum, value_name = "TYPE", requires = "estimate")]
-    pub(crate) dtype: Option<Precision>,
+    #[command(flatten)]
+    pub(crate) float: FloatArgs,
     #[command(flatten)]
     pub(crate) quantize: QuantizeArgs,
     #[command(flatten)]

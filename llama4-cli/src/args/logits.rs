@@ -2,7 +2,9 @@ use std::path::PathBuf;
 
 use llama4::config::ReturnHiddenStates;
 
-use super::{BackendArgs, Ids, ModelArgs, WeightArgs};
+use llama4_backends::BackendArgs;
+
+use super::{Ids, ModelArgs, WeightArgs};
 
 /// Write a model's logits to a file
 ///

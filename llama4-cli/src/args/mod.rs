@@ -24,7 +24,7 @@ pub(crate) use ids::Ids;
 pub(crate) use import::ImportArgs;
 pub(crate) use inspect::InspectArgs;
 pub(crate) use logits::LogitsArgs;
-pub(crate) use model::{BackendArgs, ModelArgs, Precision, QuantizeArgs, WeightArgs};
+pub(crate) use model::{ModelArgs, WeightArgs};
 pub(crate) use perplexity::PerplexityArgs;
 pub(crate) use sampling::SamplingArgs;
 pub(crate) use synth::{Preset as SynthPreset, SynthArgs};

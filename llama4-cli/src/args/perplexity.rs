@@ -1,6 +1,8 @@
 use std::path::PathBuf;
 
-use super::{BackendArgs, ModelArgs, WeightArgs};
+use llama4_backends::BackendArgs;
+
+use super::{ModelArgs, WeightArgs};
 
 /// Measure how well a model predicts a text
 ///

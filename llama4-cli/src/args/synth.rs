@@ -2,8 +2,8 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::Precision;
 use super::import::size;
+use llama4_backends::Float;
 
 /// Write a random checkpoint of a real model's shape
 ///
@@ -23,7 +23,7 @@ pub(crate) struct SynthArgs {
     pub(crate) layers: Option<usize>,
     /// Type of the values
     #[arg(long, value_enum, value_name = "TYPE", default_value = "bf16")]
-    pub(crate) dtype: Precision,
+    pub(crate) dtype: Float,
     /// The same seed gives the same values
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,

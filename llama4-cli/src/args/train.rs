@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
-use super::BackendArgs;
 use crate::train::Recipe;
+use llama4_backends::BackendArgs;
 
 /// Train a model from scratch
 ///

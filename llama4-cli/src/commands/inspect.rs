@@ -6,7 +6,7 @@ use llama4::error::ImportError;
 use llama4::import::LoadReport;
 use serde_json::{Value, json};
 
-use crate::args::{InspectArgs, Precision};
+use crate::args::InspectArgs;
 use crate::exit::{Outcome, usage};
 use crate::interrupt::Watch;
 use crate::layers::LayerKind;
@@ -54,7 +54,7 @@ fn estimate(args: &InspectArgs, output: &Output) -> Result<Outcome> {
     };
     let stored = hf.dtype().unwrap_or(DType::BF16);
     let target = args.backend.target()?;
-    let precision = target.backend.precision(args.dtype.map(Precision::dtype));
+    let precision = target.backend.precision(args.float.asked());
     let dtype = precision.dtype;
     let quantization = precision.quantization(args.quantize.quantization());
     let free = target.free_memory();
