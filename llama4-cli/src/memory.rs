@@ -30,11 +30,18 @@ fn own(config: &QuantConfig) -> Option<Quantization> {
     Some(Quantization { weights, head, embedding })
 }
 
-/// Whether what computes has the memory. Where the system does not say how much there is, that is assumed.
+/// Whether what computes has the memory, and can bind what it holds. Where the system does not say how much there is, that is assumed.
 ///
 /// # Errors
 /// With the numbers, when it has not.
 pub(crate) fn check(name: &str, estimate: &MemoryEstimate, target: Target) -> Result<()> {
+    if let Some(largest) = target.largest_tensor().filter(|largest| estimate.largest_cache > *largest) {
+        return Err(anyhow!(
+            "the key-value cache has tensors of {}, but one on this device has at most {}; take a shorter --context",
+            bytes(estimate.largest_cache),
+            bytes(largest)
+        ));
+    }
     let Some(free) = target.free_memory() else { return Ok(()) };
     let needed = estimate.device();
     if needed <= free {

@@ -33,6 +33,8 @@ pub struct MemoryEstimate {
     pub weights: u64,
     /// Keys and values of all sequences; chunked layers hold one chunk.
     pub cache: u64,
+    /// The largest tensor of the cache.
+    pub largest_cache: u64,
     /// Activations and unpacked weights at their most: within one piece of a prompt.
     pub work: u64,
     /// The largest tensor, which is on the host while it is loaded to a device of its own.
@@ -70,6 +72,7 @@ impl Llama4Config {
             disk: total(&|tensor| bytes(tensor, options.quantization.as_ref(), options.stored)),
             weights: total(&in_memory),
             cache: cache.bytes(),
+            largest_cache: cache.largest_tensor(),
             work: self.work(options),
             largest: tensors.iter().map(largest).max().unwrap_or(0),
         }
@@ -146,6 +149,8 @@ mod tests {
         assert_eq!(estimate.disk, estimate.weights);
         // 7.125 GiB at this length, chunked layers at one chunk.
         assert_eq!(estimate.cache, 57 << 27);
+        // A layer without chunks: 131,072 positions of 8 heads of 128, two bytes each.
+        assert_eq!(estimate.largest_cache, 131_072 * 8 * 128 * 2);
         assert!(estimate.work < 2 << 30, "{}", estimate.work);
     }
 

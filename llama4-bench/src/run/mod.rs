@@ -243,8 +243,12 @@ impl Run<'_> {
             output::say(format_args!("weights: {gigabytes:.2} GB made in {seconds:.1} s"));
             return Ok(model);
         };
-        let options =
-            LoadOptions { dtype: Some(self.dtype), quantization: self.quantization, ..LoadOptions::default() };
+        let options = LoadOptions {
+            dtype: Some(self.dtype),
+            quantization: self.quantization,
+            largest_tensor: self.target.largest_tensor(),
+            ..LoadOptions::default()
+        };
         Ok(checkpoint.load(&options, device, follow("loading")).map_err(stopped)?.model)
     }
 

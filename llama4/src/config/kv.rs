@@ -102,6 +102,14 @@ impl KvCacheParams {
         slots.saturating_mul(self.bytes_per_slot())
     }
 
+    /// Bytes of the largest tensor of the cache: one layer's keys of all sequences, or its values.
+    pub fn largest_tensor(&self) -> u64 {
+        let slots =
+            self.windows.iter().map(|window| window.map_or(self.max_seq_len, |window| window.min(self.max_seq_len)));
+        let rows = (self.max_batch_size as u64).saturating_mul(slots.max().unwrap_or(0) as u64);
+        rows.saturating_mul(self.bytes_per_slot() / 2)
+    }
+
     /// Bytes that one token takes while every layer still grows: within its first chunk.
     pub fn bytes_per_token(&self) -> u64 {
         (self.windows.len() as u64).saturating_mul(self.bytes_per_slot())

@@ -5,8 +5,9 @@ use burn::tensor::{Bool, FloatDType, Tensor};
 use super::product;
 use crate::cache::{Group, LayerCache, Piece};
 
-/// Scores held at once by the plain definition: 2²⁶ `f32`, 256 MiB. Longer prefills go through query block by query block.
-pub(crate) const SCORES_AT_ONCE: usize = 1 << 26;
+/// Scores held at once by the plain definition: 2²⁵ `f32`, 128 MiB, which is the least that WebGPU lets a shader bind. Longer prefills go
+/// through query block by query block.
+pub(crate) const SCORES_AT_ONCE: usize = 1 << 25;
 
 /// Grouped-query causal attention of pieces, at most one a row, over a layer's cache, which already holds their own keys and values.
 ///
