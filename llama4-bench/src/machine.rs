@@ -50,8 +50,12 @@ fn cpu() -> String {
     }
 }
 
-/// The revision of the source tree that this program was built in, `-dirty` where files differ from it; `None` without git.
+/// The revision of the source tree that this program was built in, `-dirty` where files differ from it; or what [`COMMIT`] says. `None` without
+/// either.
 pub(crate) fn commit() -> Option<String> {
+    if let Ok(commit) = std::env::var(COMMIT) {
+        return Some(commit);
+    }
     let tree = env!("CARGO_MANIFEST_DIR");
     let git = |arguments: &[&str]| {
         let output = Command::new("git").arg("-C").arg(tree).args(arguments).output().ok()?;
@@ -61,6 +65,9 @@ pub(crate) fn commit() -> Option<String> {
     let clean = git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
     Some(if clean { revision } else { format!("{revision}-dirty") })
 }
+
+/// Names the commit where a program runs without the repository that it was built from.
+const COMMIT: &str = "LLAMA4_BENCH_COMMIT";
 
 /// Forget the most memory that this process had, where the system can: what is asked later is then of what happened since.
 pub(crate) fn forget_peak() {
