@@ -54,7 +54,7 @@ impl<B: Backend> LoraAdapter<B> {
 
     /// What the adapter adds to the weight: `scale · B A`, `[out, in]`.
     pub fn delta(&self) -> Tensor<B, 2> {
-        self.lora_b.val().matmul(self.lora_a.val()) * self.scale
+        ops::product(self.lora_b.val(), self.lora_a.val()) * self.scale
     }
 
     /// A, `[r, in]`.
