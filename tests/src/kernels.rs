@@ -66,4 +66,8 @@ pub fn kernels_are_what_runs<B: Backend>() {
     assert!(count(|| sum(ops::packed_linear(x(40), &packed))) >= 1, "unpacked by a kernel");
     assert_eq!(count(|| sum(ops::packed_select(&packed, ids))), 1);
     assert_eq!(count(|| sum(ops::unpack_rows(&packed, 3..9, FloatDType::F32))), 1);
+    let values = random::<B, 1>([4096 * 300], 5);
+    let expected: f64 = host(&values).iter().map(|value| f64::from(*value)).sum();
+    let found: f64 = host(&ops::partial_sums(values)).iter().map(|sum| f64::from(*sum)).sum();
+    assert!((found - expected).abs() < 0.1, "{found} for {expected}");
 }

@@ -14,6 +14,7 @@ mod dispatch;
 mod grouped_linear;
 mod linear;
 mod packed;
+mod partial_sums;
 mod pick;
 mod product;
 
@@ -28,5 +29,6 @@ pub use packed::{
     packed_grouped_linear, packed_grouped_linear_plain, packed_linear, packed_select, packed_select_plain, unpack_rows,
     unpack_rows_plain,
 };
+pub use partial_sums::partial_sums;
 pub use pick::{gather_columns, select_rows};
 pub use product::product;

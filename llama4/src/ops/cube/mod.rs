@@ -4,6 +4,7 @@ mod decode;
 mod door;
 mod product;
 mod row_product;
+mod stream;
 mod unpack;
 
 use burn_cubecl::CubeRuntime;
@@ -14,6 +15,7 @@ use crate::quant::Packing;
 pub(super) use door::{Door, float, int, is_cube, is_fused, strided, wrap};
 pub(super) use product::exact_product;
 pub(super) use row_product::{Weights, row_product};
+pub(super) use stream::partial_sums;
 pub(super) use unpack::{Rows, unpack};
 
 /// A packed weight whose words are on a CubeCL device.

@@ -129,6 +129,15 @@ fn product_on<B: Backend, R: CubeRuntime, const D: usize>(a: &Tensor<B, D>, b: &
     cube::wrap(&door, cube::exact_product(a, b)?)
 }
 
+pub(super) fn partial_sums<B: Backend>(x: &Tensor<B, 1>) -> Option<Tensor<B, 1>> {
+    on_runtimes!(partial_sums_on::<B>(x))
+}
+
+fn partial_sums_on<B: Backend, R: CubeRuntime>(x: &Tensor<B, 1>) -> Option<Tensor<B, 1>> {
+    let (x, door) = cube::float::<B, R, 1>(x)?;
+    cube::wrap(&door, cube::partial_sums(&x)?)
+}
+
 pub(super) fn select_rows<B: Backend, const D: usize>(
     x: &Tensor<B, D>,
     ids: &Tensor<B, 1, Int>,

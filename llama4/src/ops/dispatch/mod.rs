@@ -114,6 +114,16 @@ pub(super) fn product<B: Backend, const D: usize>(a: &Tensor<B, D>, b: &Tensor<B
     }
 }
 
+pub(super) fn partial_sums<B: Backend>(x: &Tensor<B, 1>) -> Option<Tensor<B, 1>> {
+    #[cfg(feature = "cube")]
+    return cube::partial_sums(x);
+    #[cfg(not(feature = "cube"))]
+    {
+        let _ = x;
+        None
+    }
+}
+
 pub(super) fn select_rows<B: Backend, const D: usize>(
     x: &Tensor<B, D>,
     ids: &Tensor<B, 1, Int>,
