@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 use burn::tensor::DType;
 use burn::tensor::backend::Backend;
+use llama4::ops::computes_in;
 
 /// Set where tests that need an adapter must not be skipped.
 pub const REQUIRED: &str = "LLAMA4_REQUIRE_ADAPTER";
@@ -31,7 +32,7 @@ pub fn ready<B: Backend>(test: &str) -> bool {
 
 /// Whether the backend has tensors of this type; says so where a test goes without.
 pub fn has<B: Backend>(dtype: DType, test: &str) -> bool {
-    let has = B::supports_dtype(&B::Device::default(), dtype);
+    let has = computes_in::<B>(&B::Device::default(), dtype);
     if !has {
         skip(test, &format!("no {}", dtype.name()));
     }

@@ -2,7 +2,7 @@ use anyhow::Result;
 use burn::tensor::DType;
 use burn::tensor::backend::Backend;
 use clap::ValueEnum;
-use llama4::ops::{ActiveKernels, active_kernels};
+use llama4::ops::{ActiveKernels, active_kernels, computes_in};
 use llama4_backends::{Adapter, BackendKind, Target, Task};
 use serde_json::{Value, json};
 
@@ -108,7 +108,7 @@ impl Task for Survey {
     type Output = Found;
 
     fn run<B: Backend>(self, device: &B::Device) -> Result<Found> {
-        let dtypes = DTYPES.into_iter().filter(|dtype| B::supports_dtype(device, *dtype));
+        let dtypes = DTYPES.into_iter().filter(|dtype| computes_in::<B>(device, *dtype));
         Ok(Found {
             name: B::name(device),
             dtypes: dtypes.map(|dtype| dtype.name()).collect(),

@@ -17,7 +17,7 @@ use crate::Llama4ForCausalLM;
 use crate::config::FoundWeights;
 use crate::error::ImportError;
 use crate::memory::{MemoryEstimate, MemoryOptions};
-use crate::ops::shared;
+use crate::ops::{computes_in, shared};
 use crate::quant::Quantization;
 
 /// Files that burn-import reads unless told otherwise: its recorders hold all of a model on the host, twice, and in `f32`.
@@ -85,7 +85,7 @@ impl Checkpoint {
     ) -> Result<Loaded<B>, ImportError> {
         let started = Instant::now();
         let dtype = options.dtype.unwrap_or(B::FloatElem::dtype());
-        if !dtype.is_float() || !B::supports_dtype(device, dtype) {
+        if !computes_in::<B>(device, dtype) {
             return Err(ImportError::BackendDtype { dtype, backend: B::name(device) });
         }
         let mut config = self.config.clone();

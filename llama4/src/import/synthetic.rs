@@ -16,7 +16,7 @@ use super::report::LoadProgress;
 use crate::error::ImportError;
 use crate::memory::MemoryOptions;
 use crate::nn::WeightSlot;
-use crate::ops::shared;
+use crate::ops::{computes_in, shared};
 use crate::quant::{BLOCK, PackedData, PackedTensor, Packing, Quantization, WeightKind, pack, shared_bytes};
 use crate::{Llama4Config, Llama4ForCausalLM};
 
@@ -55,7 +55,7 @@ impl Llama4Config {
         mut progress: impl FnMut(LoadProgress<'_>) -> ControlFlow<()>,
     ) -> Result<Llama4ForCausalLM<B>, ImportError> {
         let dtype = options.dtype.unwrap_or(B::FloatElem::dtype());
-        if !dtype.is_float() || !B::supports_dtype(device, dtype) {
+        if !computes_in::<B>(device, dtype) {
             return Err(ImportError::BackendDtype { dtype, backend: B::name(device) });
         }
         let SyntheticOptions { seed, quantization, .. } = *options;

@@ -1,5 +1,6 @@
 //! Tensors of burn's CubeCL backends, on every runtime of the build, fused or not.
 
+use std::any::Any;
 use std::ops::Range;
 
 use burn::tensor::backend::Backend;
@@ -8,6 +9,7 @@ use burn::tensor::{DType, FloatDType, Int, Tensor};
 use burn_cubecl::{CubeBackend, CubeRuntime};
 #[cfg(feature = "cuda")]
 use cubecl::cuda::CudaRuntime;
+use cubecl::features::TypeUsage;
 #[cfg(feature = "wgpu")]
 use cubecl::wgpu::WgpuRuntime;
 
@@ -39,6 +41,24 @@ pub(super) fn packed_kernel<B: Backend>() -> Option<&'static str> {
 
 pub(super) fn unpack_kernel<B: Backend>() -> Option<&'static str> {
     on_runtimes!(name_on::<B>("CubeCL unpacking"))
+}
+
+/// Whether a device of these runtimes calculates with values of this type; true of any other device.
+pub(super) fn has_arithmetic<B: Backend>(device: &B::Device, dtype: DType) -> bool {
+    let device: &dyn Any = device;
+    #[cfg(feature = "cuda")]
+    if let Some(device) = device.downcast_ref() {
+        return calculates::<CudaRuntime>(device, dtype);
+    }
+    #[cfg(feature = "wgpu")]
+    if let Some(device) = device.downcast_ref() {
+        return calculates::<WgpuRuntime>(device, dtype);
+    }
+    true
+}
+
+fn calculates<R: CubeRuntime>(device: &R::Device, dtype: DType) -> bool {
+    R::client(device).properties().type_usage(dtype.into()).contains(TypeUsage::Arithmetic)
 }
 
 fn name_on<B: Backend, R: CubeRuntime>(name: &'static str) -> Option<&'static str> {

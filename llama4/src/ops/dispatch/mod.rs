@@ -11,7 +11,7 @@ mod ndarray;
 use std::ops::Range;
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{FloatDType, Int, Tensor};
+use burn::tensor::{DType, FloatDType, Int, Tensor};
 
 use crate::quant::PackedTensor;
 
@@ -39,6 +39,17 @@ pub fn active_kernels<B: Backend>() -> Vec<ActiveKernels> {
     ]
     .map(|(operation, implementation)| ActiveKernels { operation, implementation })
     .to_vec()
+}
+
+/// Whether a model can run in `dtype` on this device.
+///
+/// That the backend has such tensors is not enough: Vulkan stores and converts `bf16` on devices that cannot add two of them.
+pub fn computes_in<B: Backend>(device: &B::Device, dtype: DType) -> bool {
+    #[cfg(feature = "cube")]
+    if !cube::has_arithmetic::<B>(device, dtype) {
+        return false;
+    }
+    dtype.is_float() && B::supports_dtype(device, dtype)
 }
 
 /// burn's own operations.
