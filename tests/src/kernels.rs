@@ -1,6 +1,7 @@
 //! That a backend with kernels of this project runs them, whatever stands between it and them (burn's fusion).
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::cell::Cell;
+use std::sync::Once;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Int, Tensor, TensorData};
@@ -11,18 +12,22 @@ use tracing::{Event, Metadata, Subscriber};
 
 use crate::properties::{host, random};
 
-/// Counts what the library says when a kernel runs instead of a plain definition.
-#[derive(Default)]
-struct Kernels(AtomicUsize);
+thread_local! {
+    /// Kernels that this thread ran.
+    static RAN: Cell<usize> = const { Cell::new(0) };
+}
 
-impl Subscriber for &'static Kernels {
+/// Counts what the library says when a kernel runs instead of a plain definition.
+struct Kernels;
+
+impl Subscriber for Kernels {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target() == "llama4::kernels"
     }
 
     fn event(&self, event: &Event<'_>) {
         assert_eq!(*event.metadata().level(), tracing::Level::TRACE, "a kernel that cannot be launched");
-        self.0.fetch_add(1, Ordering::Relaxed);
+        RAN.set(RAN.get() + 1);
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -38,11 +43,15 @@ impl Subscriber for &'static Kernels {
     fn exit(&self, _: &Id) {}
 }
 
-/// Kernels that run during `work`.
+/// Kernels that run during `work`, which stays on this thread.
+///
+/// The subscriber is the process's: one of the thread's own may come too late, when another thread has passed by where nobody listened.
 fn count<T>(work: impl FnOnce() -> T) -> usize {
-    let kernels: &'static Kernels = Box::leak(Box::default());
-    tracing::subscriber::with_default(kernels, work);
-    kernels.0.load(Ordering::Relaxed)
+    static LISTEN: Once = Once::new();
+    LISTEN.call_once(|| tracing::subscriber::set_global_default(Kernels).expect("nobody else listens"));
+    let before = RAN.get();
+    work();
+    RAN.get() - before
 }
 
 /// Every operation that is said to have a kernel runs it, in the middle of operations that burn may fuse.
