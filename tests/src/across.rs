@@ -1,11 +1,11 @@
 //! Any backend against ndarray in `f32`: operations, layers and whole models on random shapes and values.
 //!
-//! Bounds are relative to the largest value of the expected tensor. In `f32` only the order of summation differs: [`F32`]. A type of
+//! Bounds are relative to the largest value of the expected tensor. In `f32` only the order of summation differs: `F32`. A type of
 //! `p` bits of precision rounds by at most `u = 2⁻ᵖ` (`bf16`: 8 bits, `f16`: 11), and both sides start from values that the type holds, so
 //!
 //! - a product accumulated in `f32` is off by the rounding of its result, `u`, and the bound is `2 u`;
 //! - attention rounds scores `s` (`u |s|` each, which moves their exponentials by `e^(2 u |s|) - 1`), weights and output: `e^(2 u s) - 1 + 3 u`;
-//! - a layer rounds at most [`ROUNDINGS`] tensors on the way to the residual stream, so a model of `n` layers stays within
+//! - a layer rounds at most `ROUNDINGS` tensors on the way to the residual stream, so a model of `n` layers stays within
 //!   `n · ROUNDINGS · u`.
 //!
 //! Quantised weights are the same words on both sides, so they are held to the bound of the activations' type.

@@ -14,23 +14,23 @@ use crate::quant::{BLOCK, Packing};
 const UNITS: u32 = 256;
 
 /// Which rows are unpacked.
-pub(in crate::ops) enum Rows<R: CubeRuntime> {
+pub(in crate::ops) enum Rows<'a, R: CubeRuntime> {
     /// Consecutive ones.
     Range(Range<usize>),
     /// Those of some indices, `I32`, `[rows]`.
-    Picked(CubeTensor<R>),
+    Picked(&'a CubeTensor<R>),
 }
 
 /// Unpack rows into floats of type `dtype`, `[rows, columns]`.
 pub(in crate::ops) fn unpack<R: CubeRuntime>(
     weight: &PackedRows<R>,
-    rows: &Rows<R>,
+    rows: &Rows<'_, R>,
     dtype: DType,
 ) -> Option<CubeTensor<R>> {
     let (packing, columns) = (weight.packing, weight.columns);
     let (count, first, picked) = match rows {
         Rows::Range(range) => (range.len(), range.start, None),
-        Rows::Picked(ids) if ids.dtype == DType::I32 => (ids.shape.num_elements(), 0, Some(ids)),
+        Rows::Picked(ids) if ids.dtype == DType::I32 => (ids.shape.num_elements(), 0, Some(*ids)),
         Rows::Picked(_) => return None,
     };
     let client = &weight.words.client;

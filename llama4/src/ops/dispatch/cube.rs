@@ -116,7 +116,7 @@ fn packed_select_on<B: Backend, R: CubeRuntime>(
 ) -> Option<Tensor<B, 2>> {
     let (packed, door) = packed::<B, R>(weight)?;
     let (ids, _) = cube::int::<B, R, 1>(ids.clone())?;
-    cube::wrap(&door, cube::unpack(&packed, &Rows::Picked(ids), FloatDType::F32.into())?)
+    cube::wrap(&door, cube::unpack(&packed, &Rows::Picked(&ids), FloatDType::F32.into())?)
 }
 
 pub(super) fn unpack_rows<B: Backend>(
