@@ -28,9 +28,11 @@ mod matrix;
 mod meta;
 mod names;
 mod own;
+mod path;
 mod pickle;
 mod plan;
 mod pytorch;
+mod random_weights;
 mod read_ahead;
 mod recorders;
 mod records;
@@ -58,13 +60,14 @@ pub use convert::{ConvertOptions, ConvertReport};
 pub use load::{LoadOptions, Loaded, Loader};
 pub use lora::{load_lora, save_lora};
 pub use names::{ExpectedTensor, Layout, expected_tensors};
+pub use random_weights::RandomWeights;
 pub use records::{RecordPrecision, save_record};
 pub use report::{LoadProgress, LoadReport, WeightsForm};
 pub use save::save_hf;
 pub use source::{EmbeddedModel, ModelSource};
 pub use stored::StoredDtype;
 pub use synth::Synth;
-pub use synthetic::{RandomWeights, SyntheticOptions};
+pub use synthetic::SyntheticOptions;
 
 /// Open a checkpoint and load it: [`Checkpoint::open`] and [`Checkpoint::load`].
 ///

@@ -15,6 +15,7 @@ use burn_store::ModuleSnapshot;
 use half::f16;
 
 use super::names::expected_tensors;
+use super::path::ModulePath;
 use super::recorders::reason;
 use super::save::{refuse_unfit, save_config};
 use super::write::write_file;
@@ -174,25 +175,21 @@ fn compare(
 /// Names and shapes of a model's parameters, without drawing any.
 #[derive(Default)]
 struct Shapes {
-    path: Vec<String>,
+    path: ModulePath,
     found: Vec<(String, Vec<usize>)>,
 }
 
 impl<B: Backend> ModuleVisitor<B> for Shapes {
     fn enter_module(&mut self, name: &str, container_type: &str) {
-        if !container_type.starts_with("Enum:") {
-            self.path.push(name.to_string());
-        }
+        self.path.enter(name, container_type);
     }
 
     fn exit_module(&mut self, _name: &str, container_type: &str) {
-        if !container_type.starts_with("Enum:") {
-            self.path.pop();
-        }
+        self.path.exit(container_type);
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        self.found.push((self.path.join("."), param.lazy_shape().dims));
+        self.found.push((self.path.name(), param.lazy_shape().dims));
     }
 }
 

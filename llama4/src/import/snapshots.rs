@@ -15,6 +15,7 @@ use super::experts::{self, Group};
 use super::mapped;
 use super::matrix::Matrix;
 use super::names::Layout;
+use super::path::ModulePath;
 use super::plan::{Plan, PlannedTensor};
 use super::read_ahead::ReadAhead;
 use super::report::LoadProgress;
@@ -184,7 +185,7 @@ impl Filling<'_> {
         // which a panic on the way (an allocation that fails on the device) would turn into a double free.
         let mut mapper = Reporting {
             inner: Applier::<B>::new(snapshots, None, None, true),
-            path: Vec::new(),
+            path: ModulePath::default(),
             filled: 0,
             bytes,
             done,
@@ -301,7 +302,7 @@ fn apply_error(error: &ApplyError, files: &HashMap<String, Arc<Path>>, place: &P
 /// Hands every parameter on to burn-store's applier and says how far it is.
 struct Reporting<'a, B: Backend> {
     inner: Applier<B>,
-    path: Vec<String>,
+    path: ModulePath,
     /// Modules around the current one that have their values already: parts of weights that are split.
     filled: usize,
     bytes: HashMap<String, u64>,
@@ -324,24 +325,20 @@ impl<B: Backend> ModuleMapper<B> for Reporting<'_, B> {
     fn enter_module(&mut self, name: &str, container_type: &str) {
         self.inner.enter_module(name, container_type);
         self.filled += usize::from(container_type == "Enum:Rows");
-        if !container_type.starts_with("Enum:") {
-            self.path.push(name.to_string());
-        }
+        self.path.enter(name, container_type);
     }
 
     fn exit_module(&mut self, name: &str, container_type: &str) {
         self.inner.exit_module(name, container_type);
         self.filled -= usize::from(container_type == "Enum:Rows");
-        if !container_type.starts_with("Enum:") {
-            self.path.pop();
-        }
+        self.path.exit(container_type);
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         if self.filled > 0 {
             return param;
         }
-        let path = self.path.join(".");
+        let path = self.path.name();
         self.report(&path);
         if self.cancelled {
             return param;
