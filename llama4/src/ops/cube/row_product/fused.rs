@@ -1,0 +1,462 @@
+//! Products of a decoded token together with what surrounds them: the norm before, SwiGLU or the residual after, and the expert that the
+//! router chose, whose number stays on the device. On tensor cores, for packed weights.
+
+use burn::tensor::{DType, Shape};
+use burn_cubecl::CubeRuntime;
+use burn_cubecl::ops::numeric::empty_device_dtype;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+
+use super::tiles::{BLOCK, CUBES, PLANE, STEP, Step, TILE, Tile};
+use super::{LINE, PackedRows, array, words};
+
+/// RMS norm of the input.
+pub(in crate::ops) struct Norm<'a, R: CubeRuntime> {
+    /// `[in]`, of the type of the activations.
+    pub(in crate::ops) weight: &'a CubeTensor<R>,
+    pub(in crate::ops) epsilon: f64,
+}
+
+/// An expert of several, one after another in the rows of a weight.
+pub(in crate::ops) struct Chosen<'a, R: CubeRuntime> {
+    pub(in crate::ops) experts: &'a PackedRows<R>,
+    /// The router's logits, `F32`, one for each. The highest chooses, of equal ones the first; its sigmoid is the score.
+    pub(in crate::ops) logits: &'a CubeTensor<R>,
+}
+
+impl<R: CubeRuntime> Chosen<'_, R> {
+    /// How many experts there are.
+    fn count(&self) -> usize {
+        self.logits.shape.num_elements()
+    }
+}
+
+/// What is done with a product's results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    /// Rows of up to three weights, one after another.
+    Rows,
+    /// `silu(gate) · up` of the shared expert, whose gate and up are weights of their own, then of the chosen one.
+    Gated,
+    /// The sum of a weight's rows and the chosen expert's, added to the residual.
+    Sum,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Plan {
+    kind: Kind,
+    tile: Tile,
+    normed: bool,
+    /// Columns of the first weight; the others of [`Kind::Sum`] are the expert's.
+    columns: usize,
+}
+
+/// `[1, out]`: products of rows of up to three weights with the norm of `x`, `[1, in]`. `None` where that is not this kernel's work.
+pub(in crate::ops) fn normed_rows<R: CubeRuntime>(
+    x: &CubeTensor<R>,
+    norm: &Norm<'_, R>,
+    weights: &[&PackedRows<R>],
+) -> Option<CubeTensor<R>> {
+    let rows: Vec<usize> = weights.iter().map(|weight| weight.words.shape[0]).collect();
+    if rows.is_empty() || rows.len() > 3 || rows.iter().any(|rows| !rows.is_multiple_of(TILE)) {
+        return None;
+    }
+    let outputs: usize = rows.iter().sum();
+    let last = weights.len() - 1;
+    let call = Call {
+        kind: Kind::Rows,
+        x,
+        norm: Some(norm),
+        weights: [weights[0], weights[last.min(1)], weights[last]],
+        rows: [rows[0], *rows.get(1).unwrap_or(&0)],
+        columns: weights[0].columns,
+        tiles: outputs / TILE,
+        logits: None,
+        residual: None,
+        output: (outputs, norm.weight.dtype),
+    };
+    call.launch("norm and rows")
+}
+
+/// `[1, shared + chosen]`: `silu(gate) · up` of the shared expert and the chosen one, whose input is scaled with its score.
+pub(in crate::ops) fn gated<R: CubeRuntime>(
+    x: &CubeTensor<R>,
+    norm: &Norm<'_, R>,
+    gate: &PackedRows<R>,
+    up: &PackedRows<R>,
+    chosen: &Chosen<'_, R>,
+) -> Option<CubeTensor<R>> {
+    let (shared, routed) = (gate.words.shape[0], chosen.experts.words.shape[0] / chosen.count() / 2);
+    if up.words.shape[0] != shared || !shared.is_multiple_of(TILE / 2) || !routed.is_multiple_of(TILE / 2) {
+        return None;
+    }
+    let call = Call {
+        kind: Kind::Gated,
+        x,
+        norm: Some(norm),
+        weights: [gate, up, chosen.experts],
+        rows: [shared, routed],
+        columns: gate.columns,
+        tiles: (shared + routed) / (TILE / 2),
+        logits: Some(chosen.logits),
+        residual: None,
+        output: (shared + routed, norm.weight.dtype),
+    };
+    call.launch("norm, gate and up")
+}
+
+/// `[1, out]`, of the type of `residual`: `residual + W x`, where `x` also has the chosen expert's part behind the weight's.
+pub(in crate::ops) fn down<R: CubeRuntime>(
+    x: &CubeTensor<R>,
+    weight: &PackedRows<R>,
+    chosen: Option<&Chosen<'_, R>>,
+    residual: &CubeTensor<R>,
+) -> Option<CubeTensor<R>> {
+    let outputs = weight.words.shape[0];
+    let expert = chosen.map_or(weight, |chosen| chosen.experts);
+    if !outputs.is_multiple_of(TILE) {
+        return None;
+    }
+    let call = Call {
+        kind: Kind::Sum,
+        x,
+        norm: None,
+        weights: [weight, expert, expert],
+        rows: [outputs, 0],
+        columns: weight.columns + chosen.map_or(0, |chosen| chosen.experts.columns),
+        tiles: outputs / TILE,
+        logits: chosen.map(|chosen| chosen.logits),
+        residual: Some(residual),
+        output: (outputs, residual.dtype),
+    };
+    call.launch("down and residual")
+}
+
+struct Call<'a, R: CubeRuntime> {
+    kind: Kind,
+    x: &'a CubeTensor<R>,
+    norm: Option<&'a Norm<'a, R>>,
+    weights: [&'a PackedRows<R>; 3],
+    rows: [usize; 2],
+    columns: usize,
+    tiles: usize,
+    logits: Option<&'a CubeTensor<R>>,
+    residual: Option<&'a CubeTensor<R>>,
+    output: (usize, DType),
+}
+
+impl<R: CubeRuntime> Call<'_, R> {
+    fn launch(&self, name: &'static str) -> Option<CubeTensor<R>> {
+        let (x, [first, second, third]) = (self.x, self.weights);
+        let dtype = self.norm.map_or(x.dtype, |norm| norm.weight.dtype);
+        let tile = Tile::of(&x.client, first.packing, self.columns, dtype, 1)?;
+        let same = self.weights.iter().all(|weight| {
+            weight.packing == first.packing && (self.kind == Kind::Sum || weight.columns == first.columns)
+        });
+        // A cube holds all of `x` in registers between the two passes of a norm.
+        let fits = self.norm.is_none() || tile.lines().div_ceil(PLANE * tile.split) <= 8;
+        let whole = self.weights.iter().all(|weight| weight.columns.is_multiple_of(STEP));
+        if !same || !fits || !whole || x.shape.num_elements() != self.columns {
+            return None;
+        }
+        let plan = Plan { kind: self.kind, tile, normed: self.norm.is_some(), columns: first.columns };
+        let shape = Shape::new([1, self.output.0]);
+        let output = empty_device_dtype(x.client.clone(), x.device.clone(), shape, self.output.1);
+        let processors = x.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(64);
+        let gamma = self.norm.map_or(x, |norm| norm.weight);
+        // SAFETY: reads stay in the rows of the weights, of which the chosen expert is one; writes in the output of as many rows.
+        let launched = unsafe {
+            fused_kernel::launch_unchecked(
+                &x.client,
+                CubeCount::Static((self.tiles as u32).min(CUBES * processors), 1, 1),
+                CubeDim::new_2d(PLANE as u32, tile.split as u32),
+                array(x, LINE),
+                array(gamma, LINE),
+                words(&first.words, LINE),
+                words(first.bound_scales(), 1),
+                words(&second.words, LINE),
+                words(second.bound_scales(), 1),
+                words(&third.words, LINE),
+                words(third.bound_scales(), 1),
+                words(self.logits.unwrap_or(&first.words), 1),
+                array(self.residual.unwrap_or(&output), 1),
+                array(&output, 1),
+                ScalarArg::new(self.tiles),
+                ScalarArg::new(self.rows[0]),
+                ScalarArg::new(self.rows[1]),
+                ScalarArg::new(self.norm.map_or(0.0, |norm| norm.epsilon as f32)),
+                self.logits.map_or(0, |logits| logits.shape.num_elements()),
+                plan,
+                [x.dtype.into(), dtype.into(), self.output.1.into()],
+            )
+        };
+        crate::ops::cube::ran(name, launched.is_ok()).then_some(output)
+    }
+}
+
+#[cube(launch_unchecked)]
+fn fused_kernel<S: Float, X: Float, Y: Float>(
+    x: &Array<Line<S>>,
+    gamma: &Array<Line<X>>,
+    w0: &Array<Line<u32>>,
+    s0: &Array<u32>,
+    w1: &Array<Line<u32>>,
+    s1: &Array<u32>,
+    w2: &Array<Line<u32>>,
+    s2: &Array<u32>,
+    logits: &Array<f32>,
+    residual: &Array<Y>,
+    y: &mut Array<Y>,
+    tiles: usize,
+    rows0: usize,
+    rows1: usize,
+    epsilon: f32,
+    #[comptime] experts: usize,
+    #[comptime] plan: Plan,
+    #[define(S, X, Y)] _dtypes: [StorageType; 3],
+) {
+    let tile = comptime!(plan.tile);
+    let (lane, part) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
+    let mut xs = SharedMemory::<u32>::new_lined(comptime!(tile.lines() + 4), LINE);
+    let mut x_sums = SharedMemory::<f32>::new(comptime!(tile.columns / BLOCK));
+    let mut joined = SharedMemory::<f32>::new(comptime!(2 * TILE * tile.split));
+    let mut now = Step::new(tile);
+    let mut next = Step::new(tile);
+    let (mut expert, mut score) = (0usize.runtime(), 1.0_f32.runtime());
+    if comptime!(experts > 0) {
+        let mut highest = logits[0];
+        #[unroll]
+        for i in 1..experts {
+            let higher = logits[i] > highest;
+            expert = select(higher, i, expert);
+            highest = select(higher, logits[i], highest);
+        }
+        score = 1.0 / (1.0 + f32::exp(-highest));
+    }
+
+    // Weights are on their way while `x` is prepared.
+    let mut number = CUBE_POS;
+    load(&mut now, w0, s0, w1, s1, w2, s2, number, part, lane, rows0, rows1, expert, plan);
+    stage::<S, X>(x, gamma, &mut xs, &mut x_sums, epsilon, plan);
+    sync_cube();
+
+    let steps = comptime!(tile.columns / STEP / tile.split);
+    let rounds = (tiles + CUBE_COUNT - 1) / CUBE_COUNT;
+    for round in 0..rounds {
+        let turn = round % 2 * comptime!(TILE);
+        let after = number + CUBE_COUNT;
+        let mut totals = Array::<f32>::new(2usize);
+        totals[0] = 0.0;
+        totals[1] = 0.0;
+        for s in 0..steps {
+            let step = part + s * tile.split;
+            if s + 1 < steps {
+                load(
+                    &mut next,
+                    w0,
+                    s0,
+                    w1,
+                    s1,
+                    w2,
+                    s2,
+                    select(number < tiles, number, tiles - 1),
+                    step + tile.split,
+                    lane,
+                    rows0,
+                    rows1,
+                    expert,
+                    plan,
+                );
+            } else if after < tiles {
+                load(&mut next, w0, s0, w1, s1, w2, s2, after, part, lane, rows0, rows1, expert, plan);
+            }
+            now.multiply::<X>(&mut totals, &xs, &x_sums, step, lane, tile);
+            now.take(&next, tile);
+        }
+        #[unroll]
+        for half in 0..2usize {
+            let pair = totals[half] + plane_shuffle_xor(totals[half], 1u32);
+            let four = pair + plane_shuffle_xor(pair, 2u32);
+            if lane % 4 == 0 {
+                joined[(turn + comptime!(half * 8) + lane / 4) * tile.split + part] = four;
+            }
+        }
+        sync_cube();
+        let at = UNIT_POS as usize;
+        if comptime!(plan.kind == Kind::Gated) {
+            if at < 8 && number < tiles {
+                let output = number * 8 + at;
+                let factor = select(output < rows0, 1.0_f32, score);
+                let gate = factor * total(&joined, turn + at, tile);
+                let up = factor * total(&joined, turn + at + 8, tile);
+                y[output] = Y::cast_from(gate / (1.0 + f32::exp(-gate)) * up);
+            }
+        } else {
+            if at < TILE && number < tiles {
+                let output = number * TILE + at;
+                let mut sum = total(&joined, turn + at, tile);
+                if comptime!(plan.kind == Kind::Sum) {
+                    sum += f32::cast_from(residual[output]);
+                }
+                y[output] = Y::cast_from(sum);
+            }
+        }
+        number = after;
+    }
+}
+
+/// The sum of all planes for a row.
+#[cube]
+fn total(joined: &SharedMemory<f32>, row: usize, #[comptime] tile: Tile) -> f32 {
+    let mut sum = 0.0_f32;
+    #[unroll]
+    for part in 0..tile.split {
+        sum += joined[row * tile.split + part];
+    }
+    sum
+}
+
+/// The two rows of a tile that a unit loads, from the weights that they are in.
+#[cube]
+fn load(
+    to: &mut Step,
+    w0: &Array<Line<u32>>,
+    s0: &Array<u32>,
+    w1: &Array<Line<u32>>,
+    s1: &Array<u32>,
+    w2: &Array<Line<u32>>,
+    s2: &Array<u32>,
+    number: usize,
+    step: usize,
+    lane: usize,
+    rows0: usize,
+    rows1: usize,
+    expert: usize,
+    #[comptime] plan: Plan,
+) {
+    let (row, quarter, tile) = (lane / 4, lane % 4, comptime!(plan.tile));
+    if comptime!(plan.kind == Kind::Rows) {
+        let upper = number * TILE + row;
+        if upper < rows0 {
+            to.load_half(w0, s0, 0usize, upper, step, quarter, plan.columns, tile);
+            to.load_half(w0, s0, 1usize, upper + 8, step, quarter, plan.columns, tile);
+        } else if upper < rows0 + rows1 {
+            to.load_half(w1, s1, 0usize, upper - rows0, step, quarter, plan.columns, tile);
+            to.load_half(w1, s1, 1usize, upper - rows0 + 8, step, quarter, plan.columns, tile);
+        } else {
+            let upper = upper - rows0 - rows1;
+            to.load_half(w2, s2, 0usize, upper, step, quarter, plan.columns, tile);
+            to.load_half(w2, s2, 1usize, upper + 8, step, quarter, plan.columns, tile);
+        }
+    } else if comptime!(plan.kind == Kind::Gated) {
+        let gate = number * 8 + row;
+        if gate < rows0 {
+            to.load_half(w0, s0, 0usize, gate, step, quarter, plan.columns, tile);
+            to.load_half(w1, s1, 1usize, gate, step, quarter, plan.columns, tile);
+        } else {
+            let gate = expert * 2 * rows1 + gate - rows0;
+            to.load_half(w2, s2, 0usize, gate, step, quarter, plan.columns, tile);
+            to.load_half(w2, s2, 1usize, gate + rows1, step, quarter, plan.columns, tile);
+        }
+    } else {
+        let upper = number * TILE + row;
+        let first = comptime!(plan.columns / STEP);
+        if comptime!(plan.columns == tile.columns) || step < first {
+            to.load_half(w0, s0, 0usize, upper, step, quarter, plan.columns, tile);
+            to.load_half(w0, s0, 1usize, upper + 8, step, quarter, plan.columns, tile);
+        } else {
+            let upper = expert * rows0 + upper;
+            let columns = comptime!(tile.columns - plan.columns);
+            to.load_half(w1, s1, 0usize, upper, step - first, quarter, columns, tile);
+            to.load_half(w1, s1, 1usize, upper + 8, step - first, quarter, columns, tile);
+        }
+    }
+}
+
+/// Bring `x`, or its norm, to shared memory as tiles want it.
+#[cube]
+fn stage<S: Float, X: Float>(
+    x: &Array<Line<S>>,
+    gamma: &Array<Line<X>>,
+    xs: &mut SharedMemory<Line<u32>>,
+    x_sums: &mut SharedMemory<f32>,
+    epsilon: f32,
+    #[comptime] plan: Plan,
+) {
+    let tile = comptime!(plan.tile);
+    let unit = UNIT_POS as usize;
+    let total = comptime!(tile.lines());
+    let units = comptime!(PLANE * tile.split);
+    // Lines of a unit that are under way together: with a norm, all of them.
+    let ahead = comptime!(total.div_ceil(units).min(if plan.normed { 8 } else { 4 }));
+    let mut values = Array::<Line<f32>>::lined(comptime!(2 * ahead), LINE);
+    let mut start = 0usize.runtime();
+    while start < total {
+        let mut squares = 0.0_f32;
+        #[unroll]
+        for a in 0..ahead {
+            let line = start + comptime!(a * units) + unit;
+            let from = select(line < total, line, 0) * 2;
+            values[comptime!(2 * a)] = Line::<f32>::cast_from(x[from]);
+            values[comptime!(2 * a + 1)] = Line::<f32>::cast_from(x[from + 1]);
+            if comptime!(plan.normed) {
+                let both = values[comptime!(2 * a)] * values[comptime!(2 * a)]
+                    + values[comptime!(2 * a + 1)] * values[comptime!(2 * a + 1)];
+                squares += select(line < total, both[0] + both[1] + both[2] + both[3], 0.0);
+            }
+        }
+        let mut factor = 1.0_f32;
+        if comptime!(plan.normed) {
+            let mut parts = SharedMemory::<f32>::new(tile.split);
+            let sum = plane_sum(squares);
+            if UNIT_POS_X == 0 {
+                parts[UNIT_POS_Y as usize] = sum;
+            }
+            sync_cube();
+            let mut all = 0.0_f32;
+            #[unroll]
+            for part in 0..tile.split {
+                all += parts[part];
+            }
+            factor = 1.0 / f32::sqrt(all / comptime!(plan.tile.columns as f32) + epsilon);
+        }
+        #[unroll]
+        for a in 0..ahead {
+            let line = start + comptime!(a * units) + unit;
+            let at = select(line < total, line, 0);
+            let mut turned = Line::<u32>::empty(LINE);
+            let mut sum = 0.0_f32;
+            #[unroll]
+            for half in 0..2usize {
+                let mut four = Line::<X>::cast_from(values[comptime!(2 * a + half)]);
+                if comptime!(plan.normed) {
+                    // Rounded in between, as the plain definition is.
+                    let scaled = Line::<X>::cast_from(values[comptime!(2 * a + half)] * Line::empty(LINE).fill(factor));
+                    let weighted = Line::<f32>::cast_from(scaled) * Line::<f32>::cast_from(gamma[at * 2 + half]);
+                    four = Line::<X>::cast_from(weighted);
+                }
+                sum += (f32::cast_from(four[0]) + f32::cast_from(four[1]))
+                    + (f32::cast_from(four[2]) + f32::cast_from(four[3]));
+                #[unroll]
+                for k in 0..2usize {
+                    let mut pair = Line::<X>::empty(2usize);
+                    pair[0] = four[k];
+                    pair[1] = four[comptime!(k + 2)];
+                    turned[comptime!(2 * half + k)] = u32::reinterpret(pair);
+                }
+            }
+            sum += plane_shuffle_xor(sum, 1u32);
+            sum += plane_shuffle_xor(sum, 2u32);
+            if line < total {
+                xs[line] = turned;
+                if line % 4 == 0 {
+                    x_sums[line / 4] = sum;
+                }
+            }
+        }
+        start += comptime!(ahead * units);
+    }
+    if unit < 4 {
+        xs[total + unit] = Line::<u32>::empty(LINE).fill(0);
+    }
+}

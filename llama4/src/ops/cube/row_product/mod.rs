@@ -1,0 +1,166 @@
+//! `y = x Wᵀ` for few rows of `x`: what a decoded token consists of. Bound by reading `W`.
+
+#[allow(dead_code, reason = "tested, and not called by the layers yet")]
+mod fused;
+mod scalar;
+mod tiles;
+
+use burn::tensor::{DType, Shape};
+use burn_cubecl::CubeRuntime;
+use burn_cubecl::ops::numeric::empty_device_dtype;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+
+use super::PackedRows;
+use crate::quant::Packing;
+#[allow(unused_imports)]
+pub(in crate::ops) use fused::{Chosen, Norm, down, gated, normed_rows};
+
+/// Rows of `x` that one pass over a weight serves. Beyond two passes the product of unpacked rows is quicker.
+const ROWS: usize = 8;
+const MOST_ROWS: usize = 2 * ROWS;
+
+/// Elements of a vector that is loaded at once; of words, 16 bytes.
+const LINE: usize = 4;
+
+/// What rows are multiplied with.
+pub(in crate::ops) enum Weights<'a, R: CubeRuntime> {
+    /// Floats, `[rows, in]`, contiguous.
+    Float(&'a CubeTensor<R>),
+    /// Packed rows.
+    Packed(&'a PackedRows<R>),
+}
+
+/// How a kernel reads a weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Encoding {
+    /// Floats of the kernel's type.
+    Float,
+    /// Packed words.
+    Packed(Packing),
+}
+
+impl Encoding {
+    /// Values that a vector of weights holds.
+    fn values(self) -> usize {
+        match self {
+            Self::Float => LINE,
+            Self::Packed(packing) => LINE * 32 / packing.bits(),
+        }
+    }
+
+    /// Whether blocks of values have a scale.
+    fn has_scales(self) -> bool {
+        matches!(self, Self::Packed(packing) if packing.has_scales())
+    }
+}
+
+/// A weight as kernels get it.
+struct Source<'a, R: CubeRuntime> {
+    encoding: Encoding,
+    columns: usize,
+    /// All of them, of every group.
+    rows: usize,
+    values: &'a CubeTensor<R>,
+    scales: &'a CubeTensor<R>,
+}
+
+impl<'a, R: CubeRuntime> Source<'a, R> {
+    fn new(weights: &Weights<'a, R>) -> Option<Self> {
+        match weights {
+            Weights::Float(weight) => {
+                let columns = *weight.shape.dims.last()?;
+                let words = weight.dtype == DType::BF16 && columns.is_multiple_of(8);
+                let encoding = if words { Encoding::Packed(Packing::Bf16) } else { Encoding::Float };
+                let rows = weight.shape.num_elements() / columns.max(1);
+                Some(Self { encoding, columns, rows, values: *weight, scales: *weight })
+            }
+            Weights::Packed(packed) => Some(Self {
+                encoding: Encoding::Packed(packed.packing),
+                columns: packed.columns,
+                rows: packed.words.shape[0],
+                values: &packed.words,
+                scales: packed.bound_scales(),
+            }),
+        }
+    }
+
+    /// The type that kernels take the values for.
+    fn dtype(&self) -> DType {
+        if self.encoding == Encoding::Float { self.values.dtype } else { DType::U32 }
+    }
+
+    fn values(&self) -> ArrayArg<'a, R> {
+        if self.encoding == Encoding::Float { array(self.values, LINE) } else { words(self.values, LINE) }
+    }
+
+    fn scales(&self) -> ArrayArg<'a, R> {
+        words(self.scales, 1)
+    }
+
+    fn scale_words(&self) -> usize {
+        match self.encoding {
+            Encoding::Packed(packing) => packing.scale_words(self.columns),
+            Encoding::Float => 0,
+        }
+    }
+}
+
+/// `y = x W[g]ᵀ` for few rows of `x` in each group `g`; accumulated in `f32`, of the type of `x`.
+///
+/// `x` is `[rows, in]`, rows of group 0 first, `counts` of them in each; the weight's rows are `groups` times `out`. `None` where that
+/// is not this kernel's work: many rows, or widths that are not whole vectors.
+pub(in crate::ops) fn row_product<R: CubeRuntime>(
+    x: &CubeTensor<R>,
+    weights: &Weights<'_, R>,
+    counts: &[usize],
+) -> Option<CubeTensor<R>> {
+    let source = Source::new(weights)?;
+    let columns = source.columns;
+    if counts.iter().any(|&count| count > MOST_ROWS)
+        || columns == 0
+        || !columns.is_multiple_of(source.encoding.values())
+    {
+        return None;
+    }
+    let outputs = source.rows / counts.len();
+    let shape = Shape::new([x.shape[0], outputs]);
+    let output = empty_device_dtype(x.client.clone(), x.device.clone(), shape, x.dtype);
+    let mut first = 0;
+    for (group, &count) in counts.iter().enumerate() {
+        for start in (0..count).step_by(ROWS) {
+            let rows = ROWS.min(count - start);
+            let part = Part { outputs, first_row: first + start, rows, first_weight: group * outputs };
+            let launched = match tiles::Tile::new(x, &source, rows) {
+                Some(tile) => tiles::launch(tile, &part, x, &source, &output),
+                None => scalar::launch(&part, x, &source, &output),
+            };
+            if !super::ran("row product", launched) {
+                return None;
+            }
+        }
+        first += count;
+    }
+    Some(output)
+}
+
+/// Some rows of one group.
+struct Part {
+    outputs: usize,
+    first_row: usize,
+    rows: usize,
+    first_weight: usize,
+}
+
+pub(super) fn array<R: CubeRuntime>(tensor: &CubeTensor<R>, line: usize) -> ArrayArg<'_, R> {
+    let (length, size) = (tensor.shape.num_elements(), tensor.dtype.size());
+    // SAFETY: the length is that of the tensor, which is contiguous.
+    unsafe { ArrayArg::from_raw_parts_and_size(&tensor.handle, length, line, size) }
+}
+
+/// The tensor's storage as words of 32 bits, the last half of an odd one left out.
+fn words<R: CubeRuntime>(tensor: &CubeTensor<R>, line: usize) -> ArrayArg<'_, R> {
+    let length = tensor.shape.num_elements() * tensor.dtype.size() / 4;
+    // SAFETY: the length is not beyond that of the tensor, which is contiguous.
+    unsafe { ArrayArg::from_raw_parts_and_size(&tensor.handle, length, line, 4) }
+}

@@ -1,0 +1,266 @@
+//! Kernels that nothing else reaches on the small shapes of the property tests, against sums in `f64`. Where a device has not what they
+//! need, there is nothing to test: they say so and leave the work to others.
+
+use burn::tensor::{DType, Shape, bf16, f16};
+use burn_cubecl::CubeRuntime;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::PackedRows;
+use super::decode_attention::{Token, decode_attention};
+use super::router::router_logits;
+use super::row_product::{Chosen, Norm, Weights, down, gated, normed_rows, row_product};
+use crate::quant::{Packing, pack, unpack};
+
+#[cfg(feature = "wgpu")]
+#[test]
+fn kernels_on_wgpu_agree() {
+    all_agree::<cubecl::wgpu::WgpuRuntime>(&[DType::F32]);
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn kernels_on_cuda_agree() {
+    all_agree::<cubecl::cuda::CudaRuntime>(&[DType::F32, DType::BF16, DType::F16]);
+}
+
+const EPSILON: f64 = 1e-5;
+
+fn all_agree<R: CubeRuntime>(types: &[DType]) {
+    let bench = Bench::<R> { device: R::Device::default() };
+    for &dtype in types {
+        for packing in [Packing::Q4, Packing::Q8] {
+            bench.rows_agree(packing, dtype);
+            bench.fused_products_agree(packing, dtype);
+        }
+        for (past, rotated) in [(0, true), (5, false), (63, true), (700, false)] {
+            bench.attention_agrees(dtype, past, rotated);
+        }
+    }
+}
+
+/// Values that `dtype` holds exactly, from a seed.
+fn values(count: usize, dtype: DType, seed: u64) -> Vec<f64> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 40) as f64 / f64::from(1 << 24) - 0.5) * 3.0
+    };
+    (0..count).map(|_| round(next(), dtype)).collect()
+}
+
+fn round(value: f64, dtype: DType) -> f64 {
+    match dtype {
+        DType::BF16 => bf16::from_f64(value).to_f64(),
+        DType::F16 => f16::from_f64(value).to_f64(),
+        _ => f64::from(value as f32),
+    }
+}
+
+/// The largest share of a result that one rounding to the type takes off, doubled.
+fn bound(dtype: DType) -> f64 {
+    match dtype {
+        DType::BF16 => 2.0 / 256.0,
+        DType::F16 => 2.0 / 2048.0,
+        _ => 1e-4,
+    }
+}
+
+fn product(rows: &[f64], x: &[f64]) -> Vec<f64> {
+    rows.chunks(x.len()).map(|row| row.iter().zip(x).map(|(a, b)| a * b).sum()).collect()
+}
+
+fn normed(x: &[f64], weight: &[f64], dtype: DType) -> Vec<f64> {
+    let factor = 1.0 / (x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64 + EPSILON).sqrt();
+    x.iter().zip(weight).map(|(x, weight)| round(round(x * factor, dtype) * weight, dtype)).collect()
+}
+
+#[track_caller]
+fn assert_close(what: &str, found: &[f64], expected: &[f64], bound: f64) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let scale = expected.iter().fold(1e-9_f64, |most, value| most.max(value.abs()));
+    for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let off = (found - expected).abs() / scale;
+        assert!(off <= bound, "{what}: {found} instead of {expected} at {at}, off by {off:.1e} of {scale}");
+    }
+}
+
+struct Bench<R: CubeRuntime> {
+    device: R::Device,
+}
+
+impl<R: CubeRuntime> Bench<R> {
+    fn tensor<const D: usize>(&self, bytes: &[u8], shape: [usize; D], dtype: DType) -> CubeTensor<R> {
+        let client = R::client(&self.device);
+        let handle = client.create_from_slice(bytes);
+        CubeTensor::new_contiguous(client, self.device.clone(), Shape::new(shape), handle, dtype)
+    }
+
+    fn put<const D: usize>(&self, values: &[f64], shape: [usize; D], dtype: DType) -> CubeTensor<R> {
+        let bytes: Vec<u8> = match dtype {
+            DType::BF16 => values.iter().flat_map(|value| bf16::from_f64(*value).to_le_bytes()).collect(),
+            DType::F16 => values.iter().flat_map(|value| f16::from_f64(*value).to_le_bytes()).collect(),
+            _ => values.iter().flat_map(|value| (*value as f32).to_le_bytes()).collect(),
+        };
+        self.tensor(&bytes, shape, dtype)
+    }
+
+    fn get(&self, tensor: &CubeTensor<R>) -> Vec<f64> {
+        let bytes = tensor.client.read_one(tensor.handle.clone());
+        match tensor.dtype {
+            DType::BF16 => bytes.chunks(2).map(|pair| bf16::from_le_bytes([pair[0], pair[1]]).to_f64()).collect(),
+            DType::F16 => bytes.chunks(2).map(|pair| f16::from_le_bytes([pair[0], pair[1]]).to_f64()).collect(),
+            _ => bytes
+                .chunks(4)
+                .map(|four| f64::from(f32::from_le_bytes([four[0], four[1], four[2], four[3]])))
+                .collect(),
+        }
+    }
+
+    /// Random packed rows, and what they stand for.
+    fn packed(&self, packing: Packing, rows: usize, columns: usize, seed: u64) -> (PackedRows<R>, Vec<f64>) {
+        let floats: Vec<f32> = values(rows * columns, DType::F32, seed).into_iter().map(|value| value as f32).collect();
+        let mut words = vec![0; rows * packing.words(columns)];
+        let mut scales = vec![0; rows * packing.scales(columns)];
+        pack(packing, &floats, &mut words, &mut scales).expect("finite values");
+        let mut meant = vec![0.0; rows * columns];
+        unpack(packing, &words, &scales, &mut meant);
+        let words: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let pairs: Vec<u8> = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+        let scales = Some(self.tensor(&pairs, [rows, packing.scale_words(columns)], DType::U32));
+        let words = self.tensor(&words, [rows, packing.words(columns)], DType::U32);
+        (PackedRows { packing, columns, words, scales }, meant.into_iter().map(f64::from).collect())
+    }
+
+    /// Few rows and as many as one pass takes, widths of whole steps and not, outputs of whole tiles and not.
+    fn rows_agree(&self, packing: Packing, dtype: DType) {
+        for (rows, outputs, columns) in
+            [(1, 50, 64), (1, 1100, 256), (2, 70, 512), (3, 33, 1280), (8, 40, 256), (11, 20, 768)]
+        {
+            let (weight, meant) = self.packed(packing, outputs, columns, 1);
+            let x = values(rows * columns, dtype, 2);
+            let y = row_product(&self.put(&x, [rows, columns], dtype), &Weights::Packed(&weight), &[rows]);
+            let expected: Vec<f64> = x.chunks(columns).flat_map(|x| product(&meant, x)).collect();
+            let what = format!("{packing:?} {dtype:?} {rows} x {outputs} x {columns}");
+            assert_close(&what, &self.get(&y.expect("whole vectors")), &expected, bound(dtype));
+        }
+    }
+
+    fn fused_products_agree(&self, packing: Packing, dtype: DType) {
+        // The residual stream of `f16` activations is `f32`.
+        let stream = if dtype == DType::F16 { DType::F32 } else { dtype };
+        let (columns, width, experts, bound) = (768, 256, 4, 1.5 * bound(dtype));
+        let (x, weight) = (values(columns, stream, 3), values(columns, dtype, 4));
+        let norm = Norm { weight: &self.put(&weight, [columns], dtype), epsilon: EPSILON };
+        let stream_x = self.put(&x, [1, columns], stream);
+        let x = normed(&x, &weight, dtype);
+
+        let (q, k, v) = (
+            self.packed(packing, 96, columns, 5),
+            self.packed(packing, 32, columns, 6),
+            self.packed(packing, 48, columns, 7),
+        );
+        let Some(y) = normed_rows(&stream_x, &norm, &[&q.0, &k.0, &v.0]) else { return };
+        let expected: Vec<f64> = [q.1, k.1, v.1].iter().flat_map(|weight| product(weight, &x)).collect();
+        assert_close("norm and rows", &self.get(&y), &expected, bound);
+
+        let router = values(experts * columns, dtype, 8);
+        let logits =
+            router_logits(&stream_x, &norm, &self.put(&router, [experts, columns], dtype)).expect("whole vectors");
+        let expected = product(&router, &x);
+        assert_close("router", &self.get(&logits), &expected, 1e-4);
+        let best = (0..experts).fold(0, |best, expert| if expected[expert] > expected[best] { expert } else { best });
+        let score = 1.0 / (1.0 + (-expected[best]).exp());
+
+        let (gate, up) = (self.packed(packing, width, columns, 9), self.packed(packing, width, columns, 10));
+        let both = self.packed(packing, experts * 2 * width, columns, 11);
+        let chosen = Chosen { experts: &both.0, logits: &logits };
+        let y = gated(&stream_x, &norm, &gate.0, &up.0, &chosen).expect("like the rows");
+        let swiglu = |gate: &f64, up: &f64| gate / (1.0 + (-gate).exp()) * up;
+        let mut expected: Vec<f64> =
+            product(&gate.1, &x).iter().zip(&product(&up.1, &x)).map(|(gate, up)| swiglu(gate, up)).collect();
+        let of_expert = product(&both.1[best * 2 * width * columns..(best + 1) * 2 * width * columns], &x);
+        expected.extend((0..width).map(|at| swiglu(&(score * of_expert[at]), &(score * of_expert[width + at]))));
+        assert_close("norm, gate and up", &self.get(&y), &expected, 2.0 * bound);
+
+        let (act, residual) = (values(2 * width, dtype, 12), values(64, stream, 13));
+        let (shared, routed) = (self.packed(packing, 64, width, 14), self.packed(packing, experts * 64, width, 15));
+        let chosen = Chosen { experts: &routed.0, logits: &logits };
+        let stream_residual = self.put(&residual, [1, 64], stream);
+        let y = down(&self.put(&act, [1, 2 * width], dtype), &shared.0, Some(&chosen), &stream_residual);
+        let of_expert = product(&routed.1[best * 64 * width..(best + 1) * 64 * width], &act[width..]);
+        let of_shared = product(&shared.1, &act[..width]);
+        let expected: Vec<f64> = (0..64).map(|at| residual[at] + of_shared[at] + of_expert[at]).collect();
+        assert_close("down and residual", &self.get(&y.expect("like the rows")), &expected, bound);
+        let y = down(&self.put(&act[..width], [1, width], dtype), &shared.0, None, &stream_residual);
+        let expected: Vec<f64> = (0..64).map(|at| residual[at] + of_shared[at]).collect();
+        assert_close("output and residual", &self.get(&y.expect("like the rows")), &expected, bound);
+    }
+
+    fn attention_agrees(&self, dtype: DType, past: usize, rotated: bool) {
+        let (heads, kv_heads, width, rows, slots, row) = (10, 2, 128, 2, past + 9, 1);
+        let (scale, temperature, group) = (0.0884, 1.25_f32, heads / kv_heads);
+        let qkv = values((heads + 2 * kv_heads) * width, dtype, 21);
+        let count = rows * kv_heads * slots * width;
+        let (keys, old_values) = (values(count, dtype, 22), values(count, dtype, 23));
+        let angles: Vec<f64> = (0..width / 2).map(|pair| past as f64 * 0.01 * (pair + 1) as f64).collect();
+        let table = |f: fn(f64) -> f64| {
+            let values: Vec<f64> = angles.iter().map(|angle| f(*angle)).collect();
+            self.put(&values, [1, 1, width / 2], DType::F32)
+        };
+        let (cos, sin) = (table(f64::cos), table(f64::sin));
+        let shape = [rows, kv_heads, slots, width];
+        let (key_cache, value_cache) = (self.put(&keys, shape, dtype), self.put(&old_values, shape, dtype));
+        let token = Token {
+            rotary: rotated.then_some((&cos, &sin)),
+            qk_norm: rotated.then_some(EPSILON),
+            temperature: (!rotated).then_some(temperature),
+            scale,
+            row,
+            past,
+        };
+        let input = self.put(&qkv, [1, (heads + 2 * kv_heads) * width], dtype);
+        let Some(found) = decode_attention(&input, &key_cache, &value_cache, &token) else { return };
+
+        let head = |index: usize| &qkv[index * width..(index + 1) * width];
+        let prepared = |index: usize| -> Vec<f64> {
+            if !rotated {
+                let factor = if index < heads { f64::from(temperature) } else { 1.0 };
+                return head(index).iter().map(|value| round(value * factor, dtype)).collect();
+            }
+            let turned: Vec<f64> = head(index)
+                .chunks(2)
+                .zip(&angles)
+                .flat_map(|(pair, angle)| {
+                    let (sin, cos) = angle.sin_cos();
+                    [pair[0] * cos - pair[1] * sin, pair[0] * sin + pair[1] * cos]
+                })
+                .map(|value| round(value, dtype))
+                .collect();
+            normed(&turned, &vec![1.0; width], dtype)
+        };
+        let mut expected = Vec::new();
+        for query in 0..heads {
+            let kv_head = query / group;
+            let base = (row * kv_heads + kv_head) * slots * width;
+            let (q, new_key) = (prepared(query), prepared(heads + kv_head));
+            let at = |old: &[f64], new: &[f64], slot: usize| {
+                if slot == past { new.to_vec() } else { old[base + slot * width..base + (slot + 1) * width].to_vec() }
+            };
+            let scores: Vec<f64> = (0..=past).map(|slot| scale * product(&at(&keys, &new_key, slot), &q)[0]).collect();
+            let most = scores.iter().fold(f64::MIN, |most, score| most.max(*score));
+            let total: f64 = scores.iter().map(|score| (score - most).exp()).sum();
+            let mut sum = vec![0.0; width];
+            for (slot, score) in scores.iter().enumerate() {
+                let value = at(&old_values, head(heads + kv_heads + kv_head), slot);
+                sum.iter_mut().zip(value).for_each(|(sum, value)| *sum += (score - most).exp() / total * value);
+            }
+            expected.extend(sum);
+        }
+        let what = format!("attention {dtype:?} after {past}");
+        assert_close(&what, &self.get(&found), &expected, 1.5 * bound(dtype));
+        let place = (row * kv_heads + 1) * slots * width + past * width;
+        let stored = self.get(&key_cache);
+        assert_close(&what, &stored[place..place + width], &prepared(heads + 1), bound(dtype));
+        assert_eq!(stored[..place - slots * width], keys[..place - slots * width], "{what}: other keys");
+    }
+}
