@@ -28,14 +28,12 @@ type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 fn read(file: &Path) -> Tensors {
     let bytes = std::fs::read(file).expect("a file");
     let file = SafeTensors::deserialize(&bytes).expect("a valid file");
-    let values = |data: &[u8]| data.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().expect("four")));
-    let tensors = file.tensors().into_iter();
-    tensors
-        .map(|(name, view)| {
-            assert_eq!(view.dtype(), Dtype::F32, "{name}");
-            (name, (view.shape().to_vec(), values(view.data()).collect()))
-        })
-        .collect()
+    let tensors = file.tensors().into_iter().map(|(name, view)| {
+        assert_eq!(view.dtype(), Dtype::F32, "{name}");
+        let values = view.data().chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().expect("four")));
+        (name, (view.shape().to_vec(), values.collect()))
+    });
+    tensors.collect()
 }
 
 fn write(file: &Path, tensors: &Tensors) {
@@ -146,7 +144,7 @@ fn an_adapter_answers_as_the_checkpoint_that_it_is_merged_into() {
     let expected: Vec<f64> = logits(&merged, "").into_iter().map(f64::from).collect();
     // The goldens' tolerance: sums in another order, in every layer.
     assert_close("logits", &logits(&base, &lora), &expected, 1e-3);
-    let moved = logits(&base, "").iter().zip(&expected).map(|(before, after)| (f64::from(*before) - after).abs());
+    let moved = logits(&base, "").into_iter().zip(&expected).map(|(before, after)| (f64::from(before) - after).abs());
     assert!(moved.fold(0.0, f64::max) > 0.1, "an adapter that matters");
 }
 
