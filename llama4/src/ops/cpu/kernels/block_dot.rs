@@ -6,6 +6,7 @@ mod avx2;
 mod avx512;
 
 use super::activations::{Activations, GROUP, place_q4, together};
+use super::half::f16_to_f32;
 use super::level::{Level, at_levels};
 use super::matrix::Matrix;
 use crate::quant::{BLOCK, Packing};
@@ -57,13 +58,6 @@ fn plain_dots(
             y(row, index, sum);
         }
     }
-}
-
-/// As fast as it needs to be for a block of 32; `half`'s own looks for instructions each time.
-#[inline(always)]
-fn f16_to_f32(bits: u16) -> f32 {
-    let magnitude = f32::from_bits(u32::from(bits & 0x7fff) << 13) * f32::from_bits(0x7780_0000);
-    f32::from_bits(magnitude.to_bits() | u32::from(bits & 0x8000) << 16)
 }
 
 at_levels! {

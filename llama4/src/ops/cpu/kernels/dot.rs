@@ -1,5 +1,6 @@
 //! Weight rows of floats times a few rows of activations: each weight row is read once, in order.
 
+use super::half::f16_to_f32;
 use super::level::{Level, at_levels};
 use super::matrix::Matrix;
 use crate::quant::Packing;
@@ -18,34 +19,51 @@ pub(super) fn dots(level: Level, weight: &Matrix, x: &[f32], mut y: impl FnMut(u
         unsafe { avx512::dots(weight, x, count, &mut y) };
         return;
     }
-    let mut values = vec![0.0; if weight.packing().is_some() { columns } else { 0 }];
+    let stride = weight.row_words();
     for row in 0..weight.rows() {
-        let values: &[f32] = match weight.packing() {
-            None => bytemuck::cast_slice(&weight.words()[row * columns..][..columns]),
-            Some(Packing::Bf16 | Packing::F16 | Packing::Q8 | Packing::Q4) => {
-                weight.unpack(row, &mut values);
-                &values
-            }
-        };
+        let words = &weight.words()[row * stride..][..stride];
         for (index, x) in x.chunks_exact(columns).enumerate() {
-            y(row, index, dot(level, values, x));
+            let sum = match weight.packing() {
+                None => dot(level, bytemuck::cast_slice(words), x),
+                Some(Packing::Bf16) => dot_bf16(level, bytemuck::cast_slice(words), x),
+                Some(Packing::F16) => dot_f16(level, bytemuck::cast_slice(words), x),
+                Some(Packing::Q8 | Packing::Q4) => unreachable!("blocks have kernels of their own"),
+            };
+            y(row, index, sum);
         }
     }
 }
 
-at_levels! {
-    /// Sixteen or more running sums, which the compiler turns into vectors of the level.
-    fn dot(level: Level, a: &[f32], b: &[f32]) -> f32 {
-        const LANES: usize = 32;
-        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-        let mut sums = [0.0_f32; LANES];
-        for (a, b) in a.iter().zip(b) {
-            for lane in 0..LANES {
-                sums[lane] += a[lane] * b[lane];
-            }
+/// Sum of `value(a) · b`, in many running sums, which the compiler turns into vectors of the level.
+#[inline(always)]
+fn sum_of_products<T: Copy>(a: &[T], b: &[f32], value: impl Fn(T) -> f32) -> f32 {
+    const LANES: usize = 32;
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let mut sums = [0.0_f32; LANES];
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..LANES {
+            sums[lane] += value(a[lane]) * b[lane];
         }
-        let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-        rest + sums.iter().sum::<f32>()
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(&a, b)| value(a) * b).sum();
+    rest + sums.iter().sum::<f32>()
+}
+
+at_levels! {
+    fn dot(level: Level, a: &[f32], b: &[f32]) -> f32 {
+        sum_of_products(a, b, |value| value)
+    }
+}
+
+at_levels! {
+    fn dot_bf16(level: Level, a: &[u16], b: &[f32]) -> f32 {
+        sum_of_products(a, b, |bits| f32::from_bits(u32::from(bits) << 16))
+    }
+}
+
+at_levels! {
+    fn dot_f16(level: Level, a: &[u16], b: &[f32]) -> f32 {
+        sum_of_products(a, b, f16_to_f32)
     }
 }
 
@@ -144,7 +162,13 @@ mod avx512 {
             // SAFETY: the mask has just what is left of the row.
             unsafe { step::<FORMAT, ROWS, X>(words, stride, x, columns, at, (1 << (columns - at)) - 1, &mut sums) };
         }
-        sums.map(|sums| sums.map(|sum| _mm512_reduce_add_ps(sum)))
+        let mut found = [[0.0; X]; ROWS];
+        for row in 0..ROWS {
+            for index in 0..X {
+                found[row][index] = _mm512_reduce_add_ps(sums[row][index]);
+            }
+        }
+        found
     }
 
     /// # Safety
@@ -161,15 +185,16 @@ mod avx512 {
         sums: &mut [[__m512; X]; ROWS],
     ) {
         let mut xs = [_mm512_setzero_ps(); X];
-        for (index, values) in xs.iter_mut().enumerate() {
+        // Counted loops over registers: the compiler must see every index to keep them out of memory.
+        for index in 0..X {
             // SAFETY: within row `index` of `x`.
-            *values = unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr().add(index * columns + at)) };
+            xs[index] = unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr().add(index * columns + at)) };
         }
-        for (row, sums) in sums.iter_mut().enumerate() {
+        for row in 0..ROWS {
             // SAFETY: within row `row` of the weight.
             let weight = unsafe { load::<FORMAT>(words.add(row * stride), at, mask) };
-            for (sum, x) in sums.iter_mut().zip(xs) {
-                *sum = _mm512_fmadd_ps(weight, x, *sum);
+            for index in 0..X {
+                sums[row][index] = _mm512_fmadd_ps(weight, xs[index], sums[row][index]);
             }
         }
     }

@@ -1,10 +1,13 @@
 //! Kernels over slices: what the processor does, without a word about tensors.
 
+#![allow(clippy::needless_range_loop, reason = "registers are counted, so that the compiler keeps them out of memory")]
+
 mod activations;
 mod attention;
 mod block_dot;
 mod dot;
 mod exp;
+mod half;
 mod level;
 mod lines;
 mod matrix;

@@ -1,5 +1,6 @@
 //! Bands of a weight as panels, rows side by side: what a product with many rows of activations reads again and again.
 
+use super::half::f16_to_f32;
 use super::level::{Level, at_levels};
 use super::lines::Lines;
 use super::matrix::Matrix;
@@ -62,8 +63,7 @@ impl Panel {
 at_levels! {
     fn to_floats(level: Level, halves: &[u16], floats: &mut [f32]) {
         for (float, &bits) in floats.iter_mut().zip(halves) {
-            let magnitude = f32::from_bits(u32::from(bits & 0x7fff) << 13) * f32::from_bits(0x7780_0000);
-            *float = f32::from_bits(magnitude.to_bits() | u32::from(bits & 0x8000) << 16);
+            *float = f16_to_f32(bits);
         }
     }
 }

@@ -62,32 +62,32 @@ unsafe fn of_rows<const BYTES: bool, const ROWS: usize>(
             for word in 0..count {
                 let low = _mm256_loadu_si256(weight.add(word * WIDTH).cast());
                 let high = _mm256_loadu_si256(weight.add(word * WIDTH + 8).cast());
-                for (row, products) in products.iter_mut().enumerate() {
+                for row in 0..ROWS {
                     let x = _mm256_set1_epi32(*words.add(word * ROWS + row) as i32);
-                    products[0] = add::<BYTES>(products[0], low, x);
-                    products[1] = add::<BYTES>(products[1], high, x);
+                    products[row][0] = add::<BYTES>(products[row][0], low, x);
+                    products[row][1] = add::<BYTES>(products[row][1], high, x);
                 }
             }
             let scales = panel.scales.as_ptr().add(block * WIDTH);
-            let (low, high) = (_mm256_loadu_ps(scales), _mm256_loadu_ps(scales.add(8)));
-            for (row, (found, products)) in found.iter_mut().zip(products).enumerate() {
+            for row in 0..ROWS {
                 let scale = _mm256_set1_ps(*x.scales.as_ptr().add(block * ROWS + row));
                 let start = _mm256_set1_epi32(*x.starts.as_ptr().add(block * ROWS + row));
-                let [first, second] = products.map(|products| {
-                    let whole =
-                        if BYTES { _mm256_add_epi32(_mm256_madd_epi16(products, ones), start) } else { products };
-                    _mm256_cvtepi32_ps(whole)
-                });
-                found[0] = _mm256_fmadd_ps(first, _mm256_mul_ps(low, scale), found[0]);
-                found[1] = _mm256_fmadd_ps(second, _mm256_mul_ps(high, scale), found[1]);
+                for half in 0..2 {
+                    let mut whole = products[row][half];
+                    if BYTES {
+                        whole = _mm256_add_epi32(_mm256_madd_epi16(whole, ones), start);
+                    }
+                    let scale = _mm256_mul_ps(_mm256_loadu_ps(scales.add(8 * half)), scale);
+                    found[row][half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), scale, found[row][half]);
+                }
             }
         }
     }
-    for (sums, found) in sums.iter_mut().zip(found) {
+    for row in 0..ROWS {
         // SAFETY: a row of sums is as wide as the widest panel.
         unsafe {
-            _mm256_storeu_ps(sums.as_mut_ptr(), found[0]);
-            _mm256_storeu_ps(sums.as_mut_ptr().add(8), found[1]);
+            _mm256_storeu_ps(sums[row].as_mut_ptr(), found[row][0]);
+            _mm256_storeu_ps(sums[row].as_mut_ptr().add(8), found[row][1]);
         }
     }
 }

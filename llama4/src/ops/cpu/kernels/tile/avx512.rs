@@ -39,33 +39,34 @@ unsafe fn of_rows<const ROWS: usize>(panel: BlockPanel, x: BlockTile, blocks: us
             let words = x.words.as_ptr().add(block * WORDS * ROWS);
             let starts = x.starts.as_ptr().add(block * ROWS);
             let mut products = [[_mm512_set1_epi32(0); 2]; ROWS];
-            for (row, products) in products.iter_mut().enumerate() {
-                *products = [_mm512_set1_epi32(*starts.add(row)); 2];
+            for row in 0..ROWS {
+                products[row] = [_mm512_set1_epi32(*starts.add(row)); 2];
             }
             for word in 0..WORDS {
                 let low = _mm512_loadu_si512(weight.add(word * WIDTH).cast());
                 let high = _mm512_loadu_si512(weight.add(word * WIDTH + 16).cast());
-                for (row, products) in products.iter_mut().enumerate() {
+                for row in 0..ROWS {
                     let x = _mm512_set1_epi32(*words.add(word * ROWS + row) as i32);
-                    products[0] = _mm512_dpbusd_epi32(products[0], low, x);
-                    products[1] = _mm512_dpbusd_epi32(products[1], high, x);
+                    products[row][0] = _mm512_dpbusd_epi32(products[row][0], low, x);
+                    products[row][1] = _mm512_dpbusd_epi32(products[row][1], high, x);
                 }
             }
             let scales = panel.scales.as_ptr().add(block * WIDTH);
-            let (low, high) = (_mm512_loadu_ps(scales), _mm512_loadu_ps(scales.add(16)));
-            for (row, (found, products)) in found.iter_mut().zip(products).enumerate() {
+            for row in 0..ROWS {
                 let scale = _mm512_set1_ps(*x.scales.as_ptr().add(block * ROWS + row));
-                let [first, second] = products.map(|products| _mm512_cvtepi32_ps(products));
-                found[0] = _mm512_fmadd_ps(first, _mm512_mul_ps(low, scale), found[0]);
-                found[1] = _mm512_fmadd_ps(second, _mm512_mul_ps(high, scale), found[1]);
+                for half in 0..2 {
+                    let scale = _mm512_mul_ps(_mm512_loadu_ps(scales.add(16 * half)), scale);
+                    let products = _mm512_cvtepi32_ps(products[row][half]);
+                    found[row][half] = _mm512_fmadd_ps(products, scale, found[row][half]);
+                }
             }
         }
     }
-    for (sums, found) in sums.iter_mut().zip(found) {
+    for row in 0..ROWS {
         // SAFETY: a row of sums is as wide as the panel.
         unsafe {
-            _mm512_storeu_ps(sums.as_mut_ptr(), found[0]);
-            _mm512_storeu_ps(sums.as_mut_ptr().add(16), found[1]);
+            _mm512_storeu_ps(sums[row].as_mut_ptr(), found[row][0]);
+            _mm512_storeu_ps(sums[row].as_mut_ptr().add(16), found[row][1]);
         }
     }
 }

@@ -41,18 +41,18 @@ macro_rules! float_tile {
                     unsafe {
                         let column = panel.add(at * stride);
                         let (low, high) = ($load(column), $load(column.add($lanes)));
-                        for (row, found) in found.iter_mut().enumerate() {
+                        for row in 0..ROWS {
                             let x = $set1(*x.add(at * ROWS + row));
-                            found[0] = $fma(low, x, found[0]);
-                            found[1] = $fma(high, x, found[1]);
+                            found[row][0] = $fma(low, x, found[row][0]);
+                            found[row][1] = $fma(high, x, found[row][1]);
                         }
                     }
                 }
-                for (sums, found) in sums.iter_mut().zip(found) {
+                for row in 0..ROWS {
                     // SAFETY: a row of sums is as wide as the widest panel.
                     unsafe {
-                        $store(sums.as_mut_ptr(), found[0]);
-                        $store(sums.as_mut_ptr().add($lanes), found[1]);
+                        $store(sums[row].as_mut_ptr(), found[row][0]);
+                        $store(sums[row].as_mut_ptr().add($lanes), found[row][1]);
                     }
                 }
             }
