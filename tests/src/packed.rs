@@ -32,6 +32,15 @@ fn packing() -> impl Strategy<Value = Packing> {
     prop::sample::select(Packing::ALL)
 }
 
+/// What a product can be off by where each activation is rounded to 127 steps either way, block by block.
+fn rounding_of_activations(x: &[f32], weight: &[f32]) -> f32 {
+    let of_block = |(x, weight): (&[f32], &[f32])| {
+        let step = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs())) / 127.0;
+        0.5001 * step * weight.iter().map(|weight| weight.abs()).sum::<f32>()
+    };
+    x.chunks(32).zip(weight.chunks(32)).map(of_block).sum()
+}
+
 /// The packed product against unpacking and multiplying, with any number of rows a group.
 pub fn packed_linear_equals_its_definition<B: Backend>() {
     let counts = proptest::collection::vec(0..11_usize, 1..5);
@@ -39,9 +48,30 @@ pub fn packed_linear_equals_its_definition<B: Backend>() {
         let rows: usize = counts.iter().sum();
         prop_assume!(rows > 0);
         let x = random::<B, 2>([rows, 32 * blocks], seed);
-        let (weights, _) = weight::<B>(packing, counts.len() * output, 32 * blocks, seed ^ 1);
-        let found = ops::packed_grouped_linear(x.clone(), &weights, &counts);
-        close(&host(&found), &host(&ops::packed_grouped_linear_plain(x, &weights, &counts)))
+        let (weights, values) = weight::<B>(packing, counts.len() * output, 32 * blocks, seed ^ 1);
+        let found = host(&ops::packed_grouped_linear(x.clone(), &weights, &counts));
+        let expected = host(&ops::packed_grouped_linear_plain(x.clone(), &weights, &counts));
+        if !(packing.has_scales() && ops::rounds_activations::<B>()) {
+            return close(&found, &expected);
+        }
+        let of_rows = counts.iter().enumerate().flat_map(|(group, &count)| std::iter::repeat_n(group, count));
+        let rows = of_rows.zip(host(&x).chunks(32 * blocks).map(<[f32]>::to_vec).collect::<Vec<_>>());
+        let mut outputs = found.iter().zip(&expected);
+        for (group, x) in rows {
+            for weight in values[group * output * 32 * blocks..].chunks(32 * blocks).take(output) {
+                let (found, expected) = outputs.next().expect("an output of each row");
+                let bound = rounding_of_activations(&x, weight) + 1e-5 * (1.0 + expected.abs());
+                prop_assert!(
+                    (found - expected).abs() <= bound,
+                    "{} is {} for {}, bound {}",
+                    packing,
+                    found,
+                    expected,
+                    bound
+                );
+            }
+        }
+        Ok(())
     });
 }
 

@@ -45,6 +45,12 @@ pub fn active_kernels<B: Backend>() -> Vec<ActiveKernels> {
     .to_vec()
 }
 
+/// Whether products with weights in blocks (`q8`, `q4`) are computed with activations that are rounded to 8 bits in blocks of 32 first, as
+/// the CPU's kernels do: each product is then off by at most half a step of the activation, 1/254 of its block's largest, times the weight.
+pub fn rounds_activations<B: Backend>() -> bool {
+    whole_kernel::<B>().is_some()
+}
+
 /// Whether a model can run in `dtype` on this device.
 ///
 /// That the backend has such tensors is not enough: Vulkan stores and converts `bf16` on devices that cannot add two of them.
