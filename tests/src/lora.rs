@@ -124,6 +124,9 @@ pub fn fresh_adapters_change_nothing<B: Backend>() {
 pub fn merged_equals_adapted<B: Backend>() {
     let model = tiny::<B>(&tiny_config(), 22);
     check(12, (configs(), prompt(1..12), any::<u64>()), |(config, tokens, seed)| {
+        // Small beside the weight, as an adapter is: one many times as large makes scores of hundreds, and a softmax of those shows the last
+        // bits of `f32`.
+        let config = LoraConfig { alpha: config.alpha / 16.0, ..config };
         let adapted = adapted(model.clone(), &config, seed);
         let expected = logits(&adapted, &tokens);
         let merged = adapted.merge_lora().expect("float weights");

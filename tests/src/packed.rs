@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Int, Tensor};
 use llama4::import::{LoadOptions, load};
-use llama4::nn::{ForwardOptions, TokenBatch};
+use llama4::nn::{ForwardOptions, Llama4ForCausalLM, TokenBatch};
 use llama4::ops;
 use llama4::quant::{PackedData, PackedTensor, Packing, Quantization, unpack};
 use proptest::prelude::*;
@@ -101,7 +101,10 @@ pub fn packed_goldens_stay_close<B: Backend>() {
         let prompt = golden.ids("prompt_ids");
         let mut cache = model.new_cache(1, prompt.len());
         let batch = TokenBatch::single(&prompt, &model.device());
-        let output = model.forward(&batch, &mut cache, &ForwardOptions::all_logits()).expect("the prompt fits");
+        let options = ForwardOptions::all_logits();
+        // Rounded activations turn close choices of experts in a model of random weights: what packing alone does is asked here.
+        let output = ops::with_exact_activations(|| model.forward(&batch, &mut cache, &options));
+        let output = output.expect("the prompt fits");
         let found = host(&output.logits.expect("all logits"));
         let (mut error, mut all) = (0.0, 0.0);
         for (found, expected) in found.iter().zip(golden.values("logits")) {
@@ -110,5 +113,26 @@ pub fn packed_goldens_stay_close<B: Backend>() {
         }
         let relative = (error / all).sqrt();
         assert!(relative > 0.0 && relative < 0.08, "{name}: {relative}");
+        if ops::rounds_activations::<B>() {
+            rounding_moves_few_positions(name, &model, &prompt, &found);
+        }
     }
+}
+
+/// With rounded activations most positions are nearly as without; those where another expert is chosen are not.
+fn rounding_moves_few_positions<B: Backend>(name: &str, model: &Llama4ForCausalLM<B>, prompt: &[u32], exact: &[f32]) {
+    let mut cache = model.new_cache(1, prompt.len());
+    let batch = TokenBatch::single(prompt, &model.device());
+    let output = model.forward(&batch, &mut cache, &ForwardOptions::all_logits()).expect("the prompt fits");
+    let found = host(&output.logits.expect("all logits"));
+    let width = exact.len() / prompt.len();
+    let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|value| value * value).sum::<f32>().sqrt();
+    let mut errors: Vec<f32> = found
+        .chunks(width)
+        .zip(exact.chunks(width))
+        .map(|(a, b)| norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut b.iter().copied()))
+        .collect();
+    errors.sort_by(f32::total_cmp);
+    let median = errors[errors.len() / 2];
+    assert!(median > 0.0 && median < 0.12, "{name}: half of the positions are off by {median} or more");
 }

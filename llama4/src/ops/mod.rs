@@ -25,7 +25,7 @@ pub(crate) use attention::SCORES_AT_ONCE;
 pub use attention::{cached_attention, cached_attention_plain, fresh_attention, fresh_attention_plain};
 pub(crate) use bands::UNPACKED_AT_ONCE;
 pub(crate) use dispatch::shared;
-pub use dispatch::{ActiveKernels, active_kernels, computes_in, rounds_activations};
+pub use dispatch::{ActiveKernels, active_kernels, computes_in, rounds_activations, with_exact_activations};
 pub use grouped_linear::{grouped_linear, grouped_linear_plain};
 pub use heads::{HeadSteps, position_heads, position_heads_plain, rotate};
 pub use linear::{linear, linear_plain};

@@ -51,6 +51,15 @@ pub fn rounds_activations<B: Backend>() -> bool {
     whole_kernel::<B>().is_some()
 }
 
+/// Run `work` with activations as they are in products on this thread, where [`rounds_activations`] says that they would be rounded: slower,
+/// for comparisons.
+pub fn with_exact_activations<T>(work: impl FnOnce() -> T) -> T {
+    #[cfg(feature = "ndarray")]
+    return super::cpu::with_exact_activations(work);
+    #[cfg(not(feature = "ndarray"))]
+    work()
+}
+
 /// Whether a model can run in `dtype` on this device.
 ///
 /// That the backend has such tensors is not enough: Vulkan stores and converts `bf16` on devices that cannot add two of them.

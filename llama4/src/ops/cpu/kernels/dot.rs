@@ -14,20 +14,27 @@ pub(super) fn dots(level: Level, weight: &Matrix, x: &[f32], mut y: impl FnMut(u
     let count = x.len() / columns;
     assert!((1..=MOST).contains(&count) && x.len() == count * columns, "a few whole rows");
     #[cfg(target_arch = "x86_64")]
-    if level == Level::Avx512 {
+    if level == Level::Avx512 && !weight.packing().is_some_and(Packing::has_scales) {
         // SAFETY: the processor has the level's instructions; `x` has `count` rows as wide as the weight's.
         unsafe { avx512::dots(weight, x, count, &mut y) };
         return;
     }
     let stride = weight.row_words();
+    let blocks = weight.packing().is_some_and(Packing::has_scales);
+    let mut values = vec![0.0; if blocks { columns } else { 0 }];
     for row in 0..weight.rows() {
+        if blocks {
+            weight.unpack(row, &mut values);
+            x.chunks_exact(columns).enumerate().for_each(|(index, x)| y(row, index, dot(level, &values, x)));
+            continue;
+        }
         let words = &weight.words()[row * stride..][..stride];
         for (index, x) in x.chunks_exact(columns).enumerate() {
             let sum = match weight.packing() {
                 None => dot(level, bytemuck::cast_slice(words), x),
                 Some(Packing::Bf16) => dot_bf16(level, bytemuck::cast_slice(words), x),
                 Some(Packing::F16) => dot_f16(level, bytemuck::cast_slice(words), x),
-                Some(Packing::Q8 | Packing::Q4) => unreachable!("blocks have kernels of their own"),
+                Some(Packing::Q8 | Packing::Q4) => unreachable!("unpacked above"),
             };
             y(row, index, sum);
         }
@@ -90,7 +97,7 @@ mod avx512 {
                 None => of_format::<F32>(weight, x, count, y),
                 Some(Packing::Bf16) => of_format::<BF16>(weight, x, count, y),
                 Some(Packing::F16) => of_format::<F16>(weight, x, count, y),
-                Some(Packing::Q8 | Packing::Q4) => unreachable!("blocks have kernels of their own"),
+                Some(Packing::Q8 | Packing::Q4) => unreachable!("blocks are unpacked before"),
             }
         }
     }

@@ -26,6 +26,7 @@ pub(super) use matrix::Matrix;
 pub(super) use pointwise::{Heads, heads, rms_norm, swiglu};
 pub(super) use pool::Pool;
 pub(super) use product::product;
+pub(in crate::ops) use product::with_exact_activations;
 
 /// Threads that share the work.
 fn threads() -> usize {

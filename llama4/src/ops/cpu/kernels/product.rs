@@ -1,6 +1,6 @@
 //! `y = x W[g]ᵀ` for groups of rows, each with a weight of its own: every product of the model.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 use super::activations::Activations;
@@ -31,8 +31,24 @@ struct Kept {
 }
 
 thread_local! {
+    static EXACT: Cell<bool> = const { Cell::new(false) };
     static KEPT: RefCell<Kept> = RefCell::default();
     static PANEL: RefCell<Panel> = RefCell::default();
+}
+
+/// Run `work` with products on this thread computed with activations as they are, whatever the weights.
+pub(in crate::ops) fn with_exact_activations<T>(work: impl FnOnce() -> T) -> T {
+    /// Sets things back, also when `work` panics.
+    struct Before(bool);
+
+    impl Drop for Before {
+        fn drop(&mut self) {
+            EXACT.set(self.0);
+        }
+    }
+
+    let _before = Before(EXACT.replace(true));
+    work()
 }
 
 /// One task of a product.
@@ -68,8 +84,8 @@ pub(in crate::ops::cpu) fn product(
 fn run(pool: &Pool, level: Level, x: &[f32], weights: &Matrix, counts: &[usize], y: &mut [f32], kept: &mut Kept) {
     let (input, output) = (weights.columns(), weights.rows() / counts.len());
     let packing = weights.packing();
-    let form = Form::of(level, packing);
-    let quantized = packing.is_some_and(Packing::has_scales);
+    let quantized = packing.is_some_and(Packing::has_scales) && !EXACT.get();
+    let form = if quantized { Form::of(level, packing) } else { Form::Floats };
     let few = few(level, packing);
 
     // Rows of `x` of each group.
@@ -265,6 +281,28 @@ mod tests {
                 let error = (f64::from(found) - expected).abs();
                 let bound = bound(matrix.packing(), x, &values);
                 assert!(error <= bound, "{what}: column {column} is {found} for {expected}, bound {bound:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn activations_are_not_rounded_where_that_is_asked_for() {
+        for (packing, counts) in
+            [Packing::Q8, Packing::Q4].into_iter().flat_map(|packing| [[2, 0], [3, 20]].map(|c| (packing, c)))
+        {
+            let weight = Weight::new(Some(packing), 2 * 37, 96);
+            let floats: Vec<f32> = (0..74)
+                .flat_map(|row| {
+                    let mut values = vec![0.0; 96];
+                    weight.matrix().unpack(row, &mut values);
+                    values
+                })
+                .collect();
+            let x = numbers(counts.iter().sum::<usize>() * 96, 2);
+            for level in Level::available() {
+                let mut y = vec![f32::NAN; counts.iter().sum::<usize>() * 37];
+                with_exact_activations(|| product(Pool::global(), level, &x, &weight.matrix(), &counts, &mut y));
+                check(&x, &Matrix::floats(&floats, 96), &counts, &y, &format!("{level}, {packing}, {counts:?}"));
             }
         }
     }
