@@ -131,14 +131,15 @@ mod avx512 {
     ) {
         let mut row = 0;
         while row < weight.rows() {
-            // SAFETY: `row + ROWS` or `row + 1` rows are there.
             if row + ROWS <= weight.rows() {
+                // SAFETY: rows `row..row + ROWS` are there.
                 let sums = unsafe { rows::<FORMAT, ROWS, X>(weight, row, x) };
                 for (offset, sums) in sums.iter().enumerate() {
                     sums.iter().enumerate().for_each(|(index, &sum)| y(row + offset, index, sum));
                 }
                 row += ROWS;
             } else {
+                // SAFETY: the row is there.
                 let [sums] = unsafe { rows::<FORMAT, 1, X>(weight, row, x) };
                 sums.iter().enumerate().for_each(|(index, &sum)| y(row, index, sum));
                 row += 1;
