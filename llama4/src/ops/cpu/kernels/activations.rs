@@ -54,22 +54,32 @@ impl Activations {
         self.width
     }
 
-    /// Of one row.
-    pub(super) fn quants(&self, row: usize) -> &[i8] {
-        &self.quants[row * self.width..][..self.width]
+    /// The rows from `first` on, with as much of each as a row takes.
+    pub(super) fn rows_from(&self, first: usize) -> Rows<'_> {
+        let (start_width, scale_width) = (self.starts.len() / self.rows(), self.width / BLOCK);
+        Rows {
+            quants: &self.quants[first * self.width..],
+            width: self.width,
+            starts: &self.starts[first * start_width..],
+            start_width,
+            scales: &self.scales[first * scale_width..],
+            scale_width,
+        }
     }
+}
 
-    /// Of one row.
-    pub(super) fn starts(&self, row: usize) -> &[i32] {
-        let width = self.starts.len() / self.rows();
-        &self.starts[row * width..][..width]
-    }
-
-    /// Of one row.
-    pub(super) fn scales(&self, row: usize) -> &[f32] {
-        let width = self.width / BLOCK;
-        &self.scales[row * width..][..width]
-    }
+/// Some rows of [`Activations`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rows<'a> {
+    pub(super) quants: &'a [i8],
+    /// Values of a row.
+    pub(super) width: usize,
+    pub(super) starts: &'a [i32],
+    /// Starts of a row.
+    pub(super) start_width: usize,
+    pub(super) scales: &'a [f32],
+    /// Scales of a row.
+    pub(super) scale_width: usize,
 }
 
 /// Blocks of 4-bit weights, 16 bytes each, that a register of the level takes.

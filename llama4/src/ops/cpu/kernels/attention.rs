@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::dot;
 use super::exp::exp;
+use super::lanes::{LANES, fold};
 use super::level::{Level, at_levels};
 use super::lines::Lines;
 use super::matrix::Matrix;
@@ -317,8 +318,8 @@ fn run(level: Level, x: &[f32], stored: &Stored, task: &Task, room: &mut Room) {
 at_levels! {
     /// Scores become `exp(scale · score - largest)`, and the state that of these keys too.
     fn soften(level: Level, scores: &mut [f32], scale: f32, before: State) -> State {
-        let mut lanes = [before.largest; 16];
-        let (whole, rest) = scores.as_chunks_mut::<16>();
+        let mut lanes = [before.largest; LANES];
+        let (whole, rest) = scores.as_chunks_mut::<LANES>();
         for scores in whole.iter_mut() {
             for (largest, score) in lanes.iter_mut().zip(scores) {
                 *score *= scale;
@@ -330,14 +331,14 @@ at_levels! {
             lanes[0] = if *score > lanes[0] { *score } else { lanes[0] };
         }
         let largest = lanes.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
-        let mut sums = [0.0_f32; 16];
+        let mut sums = [0.0_f32; LANES];
         for scores in whole.iter_mut() {
             for (sum, score) in sums.iter_mut().zip(scores) {
                 *score = exp(*score - largest);
                 *sum += *score;
             }
         }
-        let mut sum: f32 = sums.iter().sum();
+        let mut sum = fold(sums);
         for score in rest.iter_mut() {
             *score = exp(*score - largest);
             sum += *score;

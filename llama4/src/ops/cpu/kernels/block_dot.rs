@@ -5,7 +5,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
-use super::activations::{Activations, GROUP, place_q4, together};
+use super::activations::{Activations, GROUP, Rows, place_q4, together};
 use super::half::f16_to_f32;
 use super::level::{Level, at_levels};
 use super::matrix::Matrix;
@@ -26,31 +26,26 @@ pub(super) fn dots(
 ) {
     assert!((1..=MOST).contains(&count) && first + count <= x.rows(), "a few rows that are there");
     assert_eq!(x.width(), weight.columns().next_multiple_of(GROUP * BLOCK), "rows as wide as the weight's");
+    let x = x.rows_from(first);
     match level {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the processor has the level's instructions; widths and rows were just compared.
-        Level::Avx512 => unsafe { avx512::dots(weight, x, first, count, &mut y) },
+        Level::Avx512 => unsafe { avx512::dots(weight, &x, count, &mut y) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Level::Avx2 => unsafe { avx2::dots(weight, x, first, count, &mut y) },
-        _ => plain_dots(level, weight, x, first, count, &mut y),
+        Level::Avx2 => unsafe { avx2::dots(weight, &x, count, &mut y) },
+        _ => plain_dots(level, weight, &x, count, &mut y),
     }
 }
 
-fn plain_dots(
-    level: Level,
-    weight: &Matrix,
-    x: &Activations,
-    first: usize,
-    count: usize,
-    y: &mut impl FnMut(usize, usize, f32),
-) {
+fn plain_dots(level: Level, weight: &Matrix, x: &Rows, count: usize, y: &mut impl FnMut(usize, usize, f32)) {
     let (words, scales) = (weight.row_words(), weight.row_scales());
     for row in 0..weight.rows() {
         let bytes: &[u8] = bytemuck::cast_slice(&weight.words()[row * words..][..words]);
         let scales = &weight.scales()[row * scales..][..weight.columns() / BLOCK];
         for index in 0..count {
-            let (quants, x_scales) = (x.quants(first + index), x.scales(first + index));
+            let quants = &x.quants[index * x.width..][..x.width];
+            let x_scales = &x.scales[index * x.scale_width..][..x.scale_width];
             let sum = match weight.packing() {
                 Some(Packing::Q4) => dot_q4(level, together(level), bytes, scales, quants, x_scales),
                 _ => dot_q8(level, bytes, scales, quants, x_scales),

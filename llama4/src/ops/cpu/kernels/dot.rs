@@ -1,6 +1,7 @@
 //! Weight rows of floats times a few rows of activations: each weight row is read once, in order.
 
 use super::half::f16_to_f32;
+use super::lanes::{LANES, fold};
 use super::level::{Level, at_levels};
 use super::matrix::Matrix;
 use crate::quant::Packing;
@@ -44,7 +45,6 @@ pub(super) fn dots(level: Level, weight: &Matrix, x: &[f32], mut y: impl FnMut(u
 /// Sum of `value(a) · b`, in many running sums, which the compiler turns into vectors of the level.
 #[inline(always)]
 fn sum_of_products<T: Copy>(a: &[T], b: &[f32], value: impl Fn(T) -> f32) -> f32 {
-    const LANES: usize = 32;
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     let mut sums = [0.0_f32; LANES];
     for (a, b) in a.iter().zip(b) {
@@ -53,7 +53,7 @@ fn sum_of_products<T: Copy>(a: &[T], b: &[f32], value: impl Fn(T) -> f32) -> f32
         }
     }
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(&a, b)| value(a) * b).sum();
-    rest + sums.iter().sum::<f32>()
+    rest + fold(sums)
 }
 
 at_levels! {

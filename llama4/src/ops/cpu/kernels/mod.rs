@@ -8,6 +8,7 @@ mod block_dot;
 mod dot;
 mod exp;
 mod half;
+mod lanes;
 mod level;
 mod lines;
 mod matrix;

@@ -1,6 +1,7 @@
 //! What a layer does to its values between the products, each in one pass.
 
 use super::exp::exp;
+use super::lanes::{LANES, fold};
 use super::level::{Level, at_levels};
 use super::pool::Pool;
 use super::share::Share;
@@ -41,14 +42,14 @@ at_levels! {
 
 #[inline(always)]
 fn mean_square(x: &[f32]) -> f32 {
-    let (lanes, rest) = x.as_chunks::<32>();
-    let mut sums = [0.0_f32; 32];
+    let (lanes, rest) = x.as_chunks::<LANES>();
+    let mut sums = [0.0_f32; LANES];
     for x in lanes {
         for (sum, x) in sums.iter_mut().zip(x) {
             *sum += x * x;
         }
     }
-    (sums.iter().sum::<f32>() + rest.iter().map(|x| x * x).sum::<f32>()) / x.len() as f32
+    (fold(sums) + rest.iter().map(|x| x * x).sum::<f32>()) / x.len() as f32
 }
 
 /// What becomes of queries or keys before they meet.

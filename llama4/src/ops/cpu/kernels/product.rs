@@ -15,7 +15,7 @@ use super::{block_dot, dot};
 use crate::quant::Packing;
 
 /// Bytes of a weight that a task reads where rows are few: large against what a task costs, small against a weight.
-const BYTES_PER_TASK: usize = 1 << 16;
+const BYTES_PER_TASK: usize = 1 << 15;
 
 /// Most rows of activations for which weight rows are multiplied as they are; for more of them, panels pay.
 fn few(level: Level, packing: Option<Packing>) -> usize {

@@ -5,33 +5,26 @@ use std::arch::x86_64::{
     _mm512_set1_epi32, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_srli_epi16, _mm512_xor_si512,
 };
 
-use super::{Activations, GROUP, Matrix};
+use super::{GROUP, Matrix, Rows};
 use crate::quant::{BLOCK, Packing};
 
 /// Bytes from where weights are read to where they are asked for: the processor does not look far enough itself.
 const AHEAD: usize = 1024;
 
 /// # Safety
-/// The processor must have the instructions of [`Level::Avx512`](super::Level); `x` has rows `first..first + count` of the weight's width,
-/// padded, and was quantised for its packing.
-pub(super) unsafe fn dots(
-    weight: &Matrix,
-    x: &Activations,
-    first: usize,
-    count: usize,
-    y: &mut impl FnMut(usize, usize, f32),
-) {
+/// The processor must have the instructions of [`Level::Avx512`](super::Level); `x` has `count` rows of the weight's width, padded, and was quantised for its packing.
+pub(super) unsafe fn dots(weight: &Matrix, x: &Rows, count: usize, y: &mut impl FnMut(usize, usize, f32)) {
     // SAFETY: as above.
     unsafe {
         match (weight.packing(), count) {
-            (Some(Packing::Q4), 1) => of_count::<true, 1>(weight, x, first, y),
-            (Some(Packing::Q4), 2) => of_count::<true, 2>(weight, x, first, y),
-            (Some(Packing::Q4), 3) => of_count::<true, 3>(weight, x, first, y),
-            (Some(Packing::Q4), _) => of_count::<true, 4>(weight, x, first, y),
-            (_, 1) => of_count::<false, 1>(weight, x, first, y),
-            (_, 2) => of_count::<false, 2>(weight, x, first, y),
-            (_, 3) => of_count::<false, 3>(weight, x, first, y),
-            (_, _) => of_count::<false, 4>(weight, x, first, y),
+            (Some(Packing::Q4), 1) => of_count::<true, 1>(weight, x, y),
+            (Some(Packing::Q4), 2) => of_count::<true, 2>(weight, x, y),
+            (Some(Packing::Q4), 3) => of_count::<true, 3>(weight, x, y),
+            (Some(Packing::Q4), _) => of_count::<true, 4>(weight, x, y),
+            (_, 1) => of_count::<false, 1>(weight, x, y),
+            (_, 2) => of_count::<false, 2>(weight, x, y),
+            (_, 3) => of_count::<false, 3>(weight, x, y),
+            (_, _) => of_count::<false, 4>(weight, x, y),
         }
     }
 }
@@ -39,16 +32,11 @@ pub(super) unsafe fn dots(
 /// # Safety
 /// As [`dots`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn of_count<const Q4: bool, const X: usize>(
-    weight: &Matrix,
-    x: &Activations,
-    first: usize,
-    y: &mut impl FnMut(usize, usize, f32),
-) {
+unsafe fn of_count<const Q4: bool, const X: usize>(weight: &Matrix, x: &Rows, y: &mut impl FnMut(usize, usize, f32)) {
     // One row after the other: memory gives more to one stream than to several short ones.
     for at in 0..weight.rows() {
         // SAFETY: the row is there.
-        let sums = unsafe { row::<Q4, X>(weight, at, x, first) };
+        let sums = unsafe { row::<Q4, X>(weight, at, x) };
         sums.iter().enumerate().for_each(|(index, &sum)| y(at, index, sum));
     }
 }
@@ -57,13 +45,13 @@ unsafe fn of_count<const Q4: bool, const X: usize>(
 /// As [`of_count`]; the weight has row `at`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn row<const Q4: bool, const X: usize>(weight: &Matrix, at: usize, x: &Activations, first: usize) -> [f32; X] {
+unsafe fn row<const Q4: bool, const X: usize>(weight: &Matrix, at: usize, x: &Rows) -> [f32; X] {
     let (stride, scale_stride) = (4 * weight.row_words(), weight.row_scales());
     let bytes: &[u8] = bytemuck::cast_slice(weight.words());
     let bytes = bytes[at * stride..(at + 1) * stride].as_ptr();
     let scales = weight.scales()[at * scale_stride..(at + 1) * scale_stride].as_ptr();
-    let (quants, starts, x_scales) = (x.quants(first).as_ptr(), x.starts(first).as_ptr(), x.scales(first).as_ptr());
-    let (width, start_width, scale_width) = (x.width(), x.starts(first).len(), x.scales(first).len());
+    let (quants, starts, x_scales) = (x.quants.as_ptr(), x.starts.as_ptr(), x.scales.as_ptr());
+    let Rows { width, start_width, scale_width, .. } = *x;
     let blocks = weight.columns() / BLOCK;
     // Blocks that a register of 64 bytes holds.
     let held = if Q4 { 4 } else { 2 };
