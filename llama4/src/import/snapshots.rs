@@ -189,7 +189,6 @@ impl Filling<'_> {
             inner: Applier::<B>::new(snapshots, None, None, true),
             dtype: self.dtype,
             path: ModulePath::default(),
-            filled: 0,
             bytes,
             done,
             total: self.total,
@@ -307,8 +306,6 @@ struct Reporting<'a, B: Backend> {
     inner: Applier<B>,
     dtype: DType,
     path: ModulePath,
-    /// Modules around the current one that have their values already: parts of weights that are split.
-    filled: usize,
     bytes: HashMap<String, u64>,
     done: u64,
     total: u64,
@@ -328,18 +325,16 @@ impl<B: Backend> Reporting<'_, B> {
 impl<B: Backend> ModuleMapper<B> for Reporting<'_, B> {
     fn enter_module(&mut self, name: &str, container_type: &str) {
         self.inner.enter_module(name, container_type);
-        self.filled += usize::from(container_type == "Enum:Rows");
         self.path.enter(name, container_type);
     }
 
     fn exit_module(&mut self, name: &str, container_type: &str) {
         self.inner.exit_module(name, container_type);
-        self.filled -= usize::from(container_type == "Enum:Rows");
         self.path.exit(container_type);
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        if self.filled > 0 {
+        if self.path.in_part() {
             return param;
         }
         let path = self.path.name();

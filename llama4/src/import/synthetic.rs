@@ -20,9 +20,6 @@ use crate::ops::{computes_in, shared};
 use crate::quant::{PackedTensor, Packing, Quantization, Rows, Weight, WeightKind, resident};
 use crate::{Llama4Config, Llama4ForCausalLM};
 
-/// What burn calls [`Rows`].
-const PART: &str = "Enum:Rows";
-
 /// How a random model is held.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SyntheticOptions {
@@ -68,7 +65,6 @@ impl Llama4Config {
             largest: largest_tensor,
             device,
             path: ModulePath::default(),
-            filled: 0,
             done: 0,
             total: self.memory(&sizes).weights,
             cancelled: false,
@@ -102,8 +98,6 @@ struct Making<'a, B: Backend> {
     largest: Option<u64>,
     device: &'a B::Device,
     path: ModulePath,
-    /// Modules around the current one that have their values already: parts of weights that are split.
-    filled: usize,
     done: u64,
     total: u64,
     cancelled: bool,
@@ -211,17 +205,15 @@ impl<B: Backend> Making<'_, B> {
 
 impl<B: Backend> ModuleMapper<B> for Making<'_, B> {
     fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.filled += usize::from(container_type == PART);
         self.path.enter(name, container_type);
     }
 
     fn exit_module(&mut self, _name: &str, container_type: &str) {
-        self.filled -= usize::from(container_type == PART);
         self.path.exit(container_type);
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        if self.filled > 0 {
+        if self.path.in_part() {
             return param;
         }
         let path = self.path.name();

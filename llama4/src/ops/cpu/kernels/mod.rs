@@ -6,7 +6,6 @@ mod activations;
 mod attention;
 mod block_dot;
 mod dot;
-mod exp;
 mod half;
 mod lanes;
 mod level;

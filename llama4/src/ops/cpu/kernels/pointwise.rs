@@ -1,10 +1,10 @@
 //! What a layer does to its values between the products, each in one pass.
 
-use super::exp::exp;
 use super::lanes::{LANES, fold};
 use super::level::{Level, at_levels};
 use super::pool::Pool;
 use super::share::Share;
+use crate::exp::exp;
 
 /// Values below which one thread is faster than several.
 const VALUES_PER_TASK: usize = 1 << 14;
