@@ -109,6 +109,8 @@ pub fn adapters_add_their_definition<B: Backend>() {
 pub fn fresh_adapters_change_nothing<B: Backend>() {
     let model = tiny::<B>(&tiny_config(), 21);
     check(8, (configs(), prompt(1..12)), |(config, tokens)| {
+        // Among equal values it does not matter where attention looks: adapters of queries and keys alone would change nothing.
+        prop_assume!(tokens.iter().any(|token| *token != tokens[0]));
         let expected = logits(&model, &tokens);
         let fresh = model.clone().with_lora(&config).expect("a model without adapters");
         prop_assert!(fresh.lora_parameters() > 0);
