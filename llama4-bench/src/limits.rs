@@ -156,7 +156,8 @@ mod tests {
     fn the_cpus_limits_are_those_of_a_cpu() {
         let target = Target { backend: BackendKind::Ndarray, device: None };
         let (read, how) = read_host(Some(1 << 28)).unwrap();
-        assert!((1e9..1e13).contains(&read), "{read}");
+        // Far below what any machine does: it may be busy with other things.
+        assert!((1e8..1e13).contains(&read), "{read}");
         assert!(how.contains("64 MiB") && how.contains("threads"), "{how}");
         struct Products(Target);
         impl llama4_backends::Task for Products {

@@ -77,7 +77,12 @@ pub(crate) fn forget_peak() {
 
 /// The most bytes of memory that this process had, where the system says.
 pub(crate) fn peak_memory() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
+    peak_memory_of(std::process::id())
+}
+
+/// The most bytes of memory that a process had, while it runs and where the system says.
+pub(crate) fn peak_memory_of(process: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     high_water_mark(&status)
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::case::Case;
 use crate::cost::Cost;
+use crate::harness::quantile;
 use crate::limits::Limits;
 use crate::machine::Machine;
 
@@ -85,7 +86,7 @@ pub(crate) struct Share {
     pub(crate) compute: f64,
 }
 
-/// The most memory, in bytes, up to the end of the case.
+/// The most memory, in bytes: of the host while the model was made and in the case itself, of the device up to the end of the case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Memory {
     pub(crate) host_peak: Option<u64>,
@@ -105,6 +106,19 @@ pub(crate) struct Peer {
     pub(crate) median: f64,
     /// Our median in theirs.
     pub(crate) ratio: f64,
+    /// The most memory of the host that any of its repeats took, loading included.
+    #[serde(default)]
+    pub(crate) host_peak: Option<u64>,
+    /// Our most in theirs; absent where the device has memory of its own.
+    #[serde(default)]
+    pub(crate) memory_ratio: Option<f64>,
+}
+
+impl Peer {
+    /// The rate that `share` of its repeats stay below.
+    pub(crate) fn quantile(&self, share: f64) -> f64 {
+        quantile(&self.rates, share)
+    }
 }
 
 impl Packings {

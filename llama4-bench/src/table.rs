@@ -47,7 +47,7 @@ fn section(records: &[Record]) -> String {
     let mut header = vec!["case", "rate", "median", "p10", "p90", "repeats", "warm-up s", "GB", "GFLOP"];
     header.extend(["of read", "of compute", "host GB", "device GB"]);
     if peer {
-        header.extend(["llama.cpp", "ratio"]);
+        header.extend(["llama.cpp", "its p10", "its p90", "ratio", "its host GB", "ratio of GB"]);
     }
     let header: Vec<String> = header.into_iter().map(str::to_owned).collect();
     let mut table = new(&header, 2);
@@ -67,7 +67,11 @@ fn section(records: &[Record]) -> String {
         if peer {
             let pick =
                 |pick: fn(&crate::record::Peer) -> f64| record.peer.as_ref().map_or_else(absent, |p| number(pick(p)));
-            row.extend([pick(|peer| peer.median), pick(|peer| peer.ratio)]);
+            row.extend([pick(|peer| peer.median), pick(|peer| peer.quantile(0.1)), pick(|peer| peer.quantile(0.9))]);
+            row.push(pick(|peer| peer.ratio));
+            let peer = record.peer.as_ref();
+            row.push(gigabytes(peer.and_then(|peer| peer.host_peak)));
+            row.push(peer.and_then(|peer| peer.memory_ratio).map_or_else(absent, number));
         }
         table.add_row(row);
     }
@@ -108,8 +112,14 @@ mod tests {
         assert!(without.contains("| prefill 128 ") && without.contains("50 %"), "{without}");
         assert!(!without.contains("llama.cpp"));
         let (program, model) = ("llama.cpp".to_owned(), String::new());
-        record.peer = Some(Peer { program, model, rates: vec![200.0], median: 200.0, ratio: 0.5 });
+        let (host_peak, memory_ratio) = (Some(4 << 30), Some(0.25));
+        let rates = vec![210.0, 190.0, 200.0];
+        record.peer = Some(Peer { program, model, rates, median: 200.0, ratio: 0.5, host_peak, memory_ratio });
         let with = markdown(&[record, example("cuda", Case::Load, 1.0)]);
-        assert!(with.contains("0.500") && with.contains("cuda, commit"), "{with}");
+        let cells = ["200", "192", "208", "0.500", "4.29", "0.250"];
+        let line = with.lines().find(|line| line.starts_with("| prefill 128")).unwrap();
+        let found: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        assert_eq!(found[found.len() - cells.len()..], cells, "{with}");
+        assert!(with.contains("cuda, commit"), "{with}");
     }
 }

@@ -35,6 +35,7 @@
 pub mod cache;
 pub mod config;
 pub mod error;
+mod exp;
 pub mod generate;
 pub mod import;
 pub mod memory;

@@ -109,6 +109,8 @@ pub fn adapters_add_their_definition<B: Backend>() {
 pub fn fresh_adapters_change_nothing<B: Backend>() {
     let model = tiny::<B>(&tiny_config(), 21);
     check(8, (configs(), prompt(1..12)), |(config, tokens)| {
+        // Among equal values it does not matter where attention looks: adapters of queries and keys alone would change nothing.
+        prop_assume!(tokens.iter().any(|token| *token != tokens[0]));
         let expected = logits(&model, &tokens);
         let fresh = model.clone().with_lora(&config).expect("a model without adapters");
         prop_assert!(fresh.lora_parameters() > 0);
@@ -124,6 +126,9 @@ pub fn fresh_adapters_change_nothing<B: Backend>() {
 pub fn merged_equals_adapted<B: Backend>() {
     let model = tiny::<B>(&tiny_config(), 22);
     check(12, (configs(), prompt(1..12), any::<u64>()), |(config, tokens, seed)| {
+        // Small beside the weight, as an adapter is: one many times as large makes scores of hundreds, and a softmax of those shows the last
+        // bits of `f32`.
+        let config = LoraConfig { alpha: config.alpha / 16.0, ..config };
         let adapted = adapted(model.clone(), &config, seed);
         let expected = logits(&adapted, &tokens);
         let merged = adapted.merge_lora().expect("float weights");

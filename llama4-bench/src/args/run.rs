@@ -45,6 +45,9 @@ pub(crate) struct RunArgs {
     /// Tokens that each sequence generates in a repeat
     #[arg(long, value_name = "TOKENS", default_value_t = 32, value_parser = positive, help_heading = "Cases")]
     pub(crate) decode_tokens: usize,
+    /// The same where several sequences generate at once [default: as --decode-tokens]
+    #[arg(long, value_name = "TOKENS", value_parser = positive, help_heading = "Cases")]
+    pub(crate) batch_tokens: Option<usize>,
     /// Also every operation alone, with the model's shapes, for one token and for a piece of a prompt
     #[arg(long, help_heading = "Cases")]
     pub(crate) ops: bool,
@@ -62,7 +65,8 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Measuring")]
     pub(crate) json: bool,
 
-    /// llama.cpp's llama-bench, to run the same prefill and decode cases in alternation with ours
+    /// llama.cpp's llama-bench, to run the same cases in alternation with ours, on as many threads. Several sequences at once need the
+    /// llama-batched-bench that is beside it
     #[arg(long, value_name = "PATH", requires = "llama_model", help_heading = "Peer")]
     pub(crate) llama_bench: Option<PathBuf>,
     /// A GGUF file of the same dimensions and quantisation for it
@@ -75,9 +79,9 @@ Examples:
   llama4-bench run --preset cpu --layers 4 --quantize q4 --prefill 128,512 --decode 0,4096 --out cpu.jsonl
   llama4-bench run --preset scout --layers 4 --ops --repeats 20
       four of Scout's layers, and every operation alone
-  llama4-bench run --preset cpu --quantize q4 --head q4 --embedding q4 --prefill 512 --decode 0 --batch none
-      --llama-bench ./llama-bench --llama-model cpu-Q4_0.gguf
-      beside llama.cpp on the same shapes
+  llama4-bench run --preset cpu --quantize q4 --head q4 --embedding q4 --prefill 512 --decode 512 --decode-tokens 64
+      --batch 16 --batch-tokens 32 --llama-bench ./llama-bench --llama-model cpu-Q4_0.gguf
+      beside llama.cpp on the same shapes: a prompt, 64 tokens after 512, and 16 sequences together
   llama4-bench run --model ./Llama-4-Scout --prefill none --decode none --batch none
       how long a checkpoint takes to load";
 

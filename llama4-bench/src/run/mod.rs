@@ -26,7 +26,7 @@ use crate::interrupt::{self, Stopped};
 use crate::limits::Limits;
 use crate::machine::{self, Machine};
 use crate::output;
-use crate::peer::{LlamaBench, Rates};
+use crate::peer::{LlamaCpp, Rates};
 use crate::record::{Lines, Memory, Model, Packings, Record, SCHEMA, Share};
 use crate::table;
 
@@ -48,7 +48,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<bool> {
     };
     let quantization = precision.quantization(args.weights.quantize.quantization());
     let peer = match (&args.llama_bench, &args.llama_model) {
-        (Some(program), Some(model)) => Some(LlamaBench::new(program, model, &config, precision.dtype, quantization)?),
+        (Some(program), Some(model)) => Some(LlamaCpp::new(program, model, &config, precision.dtype, quantization)?),
         _ => None,
     };
     let lines = args.out.as_deref().map(Lines::append).transpose()?;
@@ -95,7 +95,8 @@ fn cases(args: &RunArgs, config: &Llama4Config) -> Vec<Case> {
     let prefill = args.prefill.0.iter().map(|&tokens| Case::Prefill { tokens: tokens.max(1) });
     let decode = args.decode.0.iter().map(|&depth| Case::Decode { sequences: 1, depth, tokens });
     let depth = args.batch_depth;
-    let batch = args.batch.0.iter().map(|&rows| Case::Decode { sequences: rows.max(1), depth, tokens });
+    let together = args.batch_tokens.unwrap_or(tokens);
+    let batch = args.batch.0.iter().map(|&rows| Case::Decode { sequences: rows.max(1), depth, tokens: together });
     let operations = Operation::ALL.into_iter().flat_map(|operation| {
         // How many tokens there are changes nothing about unpacking a weight.
         let passes = if operation == Operation::UnpackRows { &[1][..] } else { &[1, PREFILL_PIECE] };
@@ -126,7 +127,7 @@ struct Run<'a> {
     machine: Machine,
     commit: Option<String>,
     model: Model,
-    peer: Option<LlamaBench>,
+    peer: Option<LlamaCpp>,
     lines: Option<Lines>,
 }
 
@@ -160,6 +161,8 @@ impl Run<'_> {
         self.check_memory()?;
         output::progress(format_args!("measuring the limits of {}", self.machine.adapter));
         let limits = Limits::measure::<B>(self.target, self.dtype, device)?;
+        // What was measured with is not memory that the model takes.
+        B::memory_cleanup(device);
         output::say(format_args!(
             "limits: {:.1} GB/s ({}); {:.1} GFLOP/s ({})",
             limits.read_bytes_per_second / 1e9,
@@ -167,24 +170,35 @@ impl Run<'_> {
             limits.operations_per_second / 1e9,
             limits.operations_how
         ));
-        machine::forget_peak();
         let mut model = None;
+        // The most memory while the model was made; what other cases took does not count for the next.
+        let mut made = None;
         let cases = self.cases.clone();
         for (number, case) in cases.iter().enumerate() {
             interrupt::check()?;
+            machine::forget_peak();
             output::progress(format_args!("{} of {}: {case}", number + 1, cases.len()));
+            if let Some(why) = self.peer.as_ref().and_then(|peer| peer.lacks(case)) {
+                output::say(format_args!("not compared: {case}, {why}"));
+            }
             let measured = match *case {
-                Case::Load => self.load::<B>(device, &mut model)?,
+                Case::Load => {
+                    let measured = self.load::<B>(device, &mut model)?;
+                    made = machine::peak_memory();
+                    measured
+                }
                 Case::Operation { operation, tokens } => self.operation::<B>(device, operation, tokens)?,
                 _ => {
                     if model.is_none() {
                         model = Some(self.model::<B>(device)?);
+                        made = machine::peak_memory();
+                        machine::forget_peak();
                     }
                     let Some(model) = &model else { unreachable!("made above") };
                     self.on_model(model, case).with_context(|| format!("{case}"))?
                 }
             };
-            let record = self.record(case, measured, &limits);
+            let record = self.record(case, measured, &limits, made.max(machine::peak_memory()));
             if let Some(lines) = &mut self.lines {
                 lines.push(&record)?;
             }
@@ -227,8 +241,12 @@ impl Run<'_> {
     /// The checkpoint, or random weights.
     fn model<B: Backend>(&self, device: &B::Device) -> Result<Llama4ForCausalLM<B>> {
         let Some(checkpoint) = &self.checkpoint else {
-            let options =
-                SyntheticOptions { seed: self.args.seed, dtype: Some(self.dtype), quantization: self.quantization };
+            let options = SyntheticOptions {
+                seed: self.args.seed,
+                dtype: Some(self.dtype),
+                quantization: self.quantization,
+                largest_tensor: self.target.largest_tensor(),
+            };
             let started = Instant::now();
             let model = self.config.synthetic(&options, device, follow("making weights")).map_err(stopped)?;
             B::sync(device).map_err(|error| anyhow!("the device failed: {error:?}"))?;
@@ -282,7 +300,7 @@ impl Run<'_> {
     fn on_model<B: Backend>(&self, model: &Llama4ForCausalLM<B>, case: &Case) -> Result<Measured> {
         let work = Work { config: &self.config, dtype: self.dtype, quantization: self.quantization };
         let mut rates = Rates::default();
-        let after = || match self.peer.as_ref().filter(|_| LlamaBench::has(case)) {
+        let after = || match self.peer.as_ref().filter(|peer| peer.lacks(case).is_none()) {
             Some(peer) => peer.repeat(case, &mut rates),
             None => Ok(()),
         };
@@ -300,8 +318,9 @@ impl Run<'_> {
         Ok(Measured { sample, work: tokens as f64, cost: Some(cost), rates, name: case.to_string() })
     }
 
-    fn record(&self, case: &Case, measured: Measured, limits: &Limits) -> Record {
+    fn record(&self, case: &Case, measured: Measured, limits: &Limits, host_peak: Option<u64>) -> Record {
         let Measured { sample, work, cost, rates, name } = measured;
+        let device_peak = self.target.device_memory();
         let rate = |share: f64| work / sample.quantile(share);
         let median = sample.quantile(0.5);
         Record {
@@ -322,12 +341,13 @@ impl Run<'_> {
                 read: cost.bytes / median / limits.read_bytes_per_second,
                 compute: cost.operations / median / limits.operations_per_second,
             }),
-            peer: rates.beside(rate(0.5)),
+            // What another program takes of a device is not known.
+            peer: rates.beside(rate(0.5), host_peak.filter(|_| device_peak.is_none())),
             cost,
             warm_up_seconds: sample.warm_up,
             seconds: sample.seconds,
             limits: limits.clone(),
-            memory: Memory { host_peak: machine::peak_memory(), device_peak: self.target.device_memory() },
+            memory: Memory { host_peak, device_peak },
         }
     }
 }

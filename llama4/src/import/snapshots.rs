@@ -24,7 +24,7 @@ use crate::Llama4Config;
 use crate::error::ImportError;
 use crate::nn::moe::ELEMENTS_PER_TENSOR;
 use crate::nn::{Llama4ForCausalLM, WeightSlot};
-use crate::quant::{PackedTensor, Packing, Rows, Weight};
+use crate::quant::{PackedTensor, Packing, Rows, Weight, resident};
 
 /// A parameter of the model as it is filled: a planned tensor, or one group of its experts.
 struct Source {
@@ -130,7 +130,9 @@ impl Filling<'_> {
                 reason: format!("{:?} is no type of floats", self.dtype),
             },
         })?;
-        Ok(Param::initialized(ParamId::new(), Tensor::from_data_dtype(data, device, self.dtype)))
+        let bytes = source.device_bytes(self.dtype) as usize;
+        let upload = |data| Tensor::from_data_dtype(data, device, self.dtype);
+        Ok(Param::initialized(ParamId::new(), resident::<B, _, _>(device, bytes, data, upload)))
     }
 
     /// `packed` in the order of the model's slots.
@@ -185,8 +187,8 @@ impl Filling<'_> {
         // which a panic on the way (an allocation that fails on the device) would turn into a double free.
         let mut mapper = Reporting {
             inner: Applier::<B>::new(snapshots, None, None, true),
+            dtype: self.dtype,
             path: ModulePath::default(),
-            filled: 0,
             bytes,
             done,
             total: self.total,
@@ -302,9 +304,8 @@ fn apply_error(error: &ApplyError, files: &HashMap<String, Arc<Path>>, place: &P
 /// Hands every parameter on to burn-store's applier and says how far it is.
 struct Reporting<'a, B: Backend> {
     inner: Applier<B>,
+    dtype: DType,
     path: ModulePath,
-    /// Modules around the current one that have their values already: parts of weights that are split.
-    filled: usize,
     bytes: HashMap<String, u64>,
     done: u64,
     total: u64,
@@ -324,18 +325,16 @@ impl<B: Backend> Reporting<'_, B> {
 impl<B: Backend> ModuleMapper<B> for Reporting<'_, B> {
     fn enter_module(&mut self, name: &str, container_type: &str) {
         self.inner.enter_module(name, container_type);
-        self.filled += usize::from(container_type == "Enum:Rows");
         self.path.enter(name, container_type);
     }
 
     fn exit_module(&mut self, name: &str, container_type: &str) {
         self.inner.exit_module(name, container_type);
-        self.filled -= usize::from(container_type == "Enum:Rows");
         self.path.exit(container_type);
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        if self.filled > 0 {
+        if self.path.in_part() {
             return param;
         }
         let path = self.path.name();
@@ -343,7 +342,9 @@ impl<B: Backend> ModuleMapper<B> for Reporting<'_, B> {
         if self.cancelled {
             return param;
         }
-        let param = self.inner.map_float(param);
+        let (device, bytes) = (param.lazy_device(), param.lazy_shape().num_elements() * self.dtype.size());
+        let fill = |(inner, param): (&mut Applier<B>, Param<Tensor<B, D>>)| inner.map_float(param);
+        let param = resident::<B, _, _>(&device, bytes, (&mut self.inner, param), fill);
         self.done += self.bytes.get(&path).copied().unwrap_or(0);
         param
     }

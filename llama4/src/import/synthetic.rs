@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Element, Tensor, TensorData};
 
@@ -15,8 +15,9 @@ use super::report::LoadProgress;
 use crate::error::ImportError;
 use crate::memory::MemoryOptions;
 use crate::nn::WeightSlot;
+use crate::nn::moe::ELEMENTS_PER_TENSOR;
 use crate::ops::{computes_in, shared};
-use crate::quant::{PackedTensor, Packing, Quantization, WeightKind};
+use crate::quant::{PackedTensor, Packing, Quantization, Rows, Weight, WeightKind, resident};
 use crate::{Llama4Config, Llama4ForCausalLM};
 
 /// How a random model is held.
@@ -28,6 +29,8 @@ pub struct SyntheticOptions {
     pub dtype: Option<DType>,
     /// What is packed.
     pub quantization: Option<Quantization>,
+    /// Most bytes of a tensor, where the device has such a limit: larger weights are held in several. `None` is no limit.
+    pub largest_tensor: Option<u64>,
 }
 
 impl Llama4Config {
@@ -39,7 +42,7 @@ impl Llama4Config {
     /// `progress` is called before each tensor and at the end; [`ControlFlow::Break`] stops.
     ///
     /// # Errors
-    /// When the backend lacks the type, or `progress` says to stop.
+    /// When the backend lacks the type, a single expert is larger than a tensor may be, or `progress` says to stop.
     pub fn synthetic<B: Backend>(
         &self,
         options: &SyntheticOptions,
@@ -50,7 +53,7 @@ impl Llama4Config {
         if !computes_in::<B>(device, dtype) {
             return Err(ImportError::BackendDtype { dtype, backend: B::name(device) });
         }
-        let SyntheticOptions { seed, quantization, .. } = *options;
+        let SyntheticOptions { seed, quantization, largest_tensor, .. } = *options;
         let sizes = MemoryOptions { dtype, stored: dtype, quantization, context: 1, batch: 1 };
         let mut making = Making {
             config: self,
@@ -58,6 +61,8 @@ impl Llama4Config {
             drawn: HashMap::new(),
             weights: RandomWeights::new(seed),
             dtype,
+            quantization,
+            largest: largest_tensor,
             device,
             path: ModulePath::default(),
             done: 0,
@@ -66,11 +71,11 @@ impl Llama4Config {
             progress: &mut progress,
         };
         let mut model = self.init::<B>(device);
-        for (path, mut slot) in model.weight_slots() {
-            let (kind, [rows, columns]) = making.slot(&path, &mut slot);
-            if let Some(packing) = quantization.and_then(|wanted| wanted.storage(kind, columns, dtype)) {
-                making.pack(&path, slot, packing, rows, columns);
-            }
+        if making.elements() < ELEMENTS_PER_TENSOR {
+            model.regroup_experts(making.elements());
+        }
+        for (path, slot) in model.weight_slots() {
+            making.fill(&path, slot)?;
         }
         let model = model.map(&mut making);
         making.report("");
@@ -88,6 +93,9 @@ struct Making<'a, B: Backend> {
     drawn: HashMap<usize, usize>,
     weights: RandomWeights,
     dtype: DType,
+    quantization: Option<Quantization>,
+    /// Most bytes of a tensor.
+    largest: Option<u64>,
     device: &'a B::Device,
     path: ModulePath,
     done: u64,
@@ -133,16 +141,65 @@ impl<B: Backend> Making<'_, B> {
         (start, deviation)
     }
 
-    fn pack(&mut self, path: &str, mut slot: WeightSlot<'_, B>, packing: Packing, rows: usize, columns: usize) {
+    /// Most values of a tensor: the widest has four bytes.
+    fn elements(&self) -> usize {
+        self.largest.map_or(usize::MAX, |bytes| usize::try_from(bytes / 4).unwrap_or(usize::MAX))
+    }
+
+    /// A weight that is packed, or held in several tensors; others are filled with the rest of the floats.
+    fn fill(&mut self, path: &str, mut slot: WeightSlot<'_, B>) -> Result<(), ImportError> {
+        let (kind, [rows, columns]) = self.slot(path, &mut slot);
+        let packing = self.quantization.and_then(|wanted| wanted.storage(kind, columns, self.dtype));
+        let split = slot.matrix().filter(|_| rows * columns > self.elements());
+        // Values keep their places in the parameter, so that a split model holds what the whole one holds.
+        let height = if split.is_some() { (self.elements() / columns).max(1) } else { rows };
+        let row = packing.map_or(columns * self.dtype.size(), |packing| 4 * packing.words(columns));
+        let bytes = (height * row) as u64;
+        if let Some(largest) = self.largest.filter(|largest| bytes > *largest) {
+            return Err(ImportError::TensorTooLarge { name: path.to_owned(), bytes, largest });
+        }
+        if let Some(weight) = split {
+            let mut parts = Vec::new();
+            for first in (0..rows).step_by(height) {
+                let Some(part) = self.rows(path, packing, [height.min(rows - first), columns]) else { return Ok(()) };
+                parts.push(part);
+            }
+            *weight = Weight::Split(parts);
+        } else if packing.is_some()
+            && let Some(Rows::Packed(packed)) = self.rows(path, packing, [rows, columns])
+        {
+            slot.set_packed(packed);
+        }
+        Ok(())
+    }
+
+    /// The next rows of a parameter; `None` once it is to stop.
+    fn rows(&mut self, path: &str, packing: Option<Packing>, [rows, columns]: [usize; 2]) -> Option<Rows<B>> {
         self.report(path);
         if self.cancelled {
-            return;
+            return None;
         }
-        let (start, deviation) = self.draw(path, rows * columns);
-        let data = self.weights.packed(packing, [rows, columns], deviation.unwrap_or(1.0), start);
-        let tensor = PackedTensor::from_data(data, self.device);
-        slot.set_packed(tensor);
-        self.done += (rows * packing.row_bytes(columns)) as u64;
+        Some(match packing {
+            Some(packing) => {
+                let (start, deviation) = self.draw(path, rows * columns);
+                let data = self.weights.packed(packing, [rows, columns], deviation.unwrap_or(1.0), start);
+                self.done += (rows * packing.row_bytes(columns)) as u64;
+                Rows::Packed(PackedTensor::from_data(data, self.device))
+            }
+            None => Rows::Float(Param::initialized(ParamId::new(), self.floats(path, vec![rows, columns]))),
+        })
+    }
+
+    /// The next values of a parameter.
+    fn floats<const D: usize>(&mut self, path: &str, shape: Vec<usize>) -> Tensor<B, D> {
+        let count = shape.iter().product::<usize>();
+        let data = match self.draw(path, count) {
+            (_, None) => TensorData::ones::<f32, _>(shape),
+            (start, Some(deviation)) => self.weights.floats(self.dtype, shape, deviation, start),
+        };
+        self.done += (count * self.dtype.size()) as u64;
+        let upload = |data| Tensor::from_data_dtype(data, self.device, self.dtype);
+        shared(resident::<B, _, _>(self.device, count * self.dtype.size(), data, upload))
     }
 }
 
@@ -156,19 +213,15 @@ impl<B: Backend> ModuleMapper<B> for Making<'_, B> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        if self.path.in_part() {
+            return param;
+        }
         let path = self.path.name();
         self.report(&path);
         if self.cancelled {
             return param;
         }
-        let shape = param.lazy_shape().to_vec();
-        let count = shape.iter().product();
-        let data = match self.draw(&path, count) {
-            (_, None) => TensorData::ones::<f32, _>(shape),
-            (start, Some(deviation)) => self.weights.floats(self.dtype, shape, deviation, start),
-        };
-        self.done += (count * self.dtype.size()) as u64;
-        let tensor = shared(Tensor::from_data_dtype(data, self.device, self.dtype));
+        let tensor = self.floats(&path, param.lazy_shape().to_vec());
         Param::initialized(param.id, tensor)
     }
 }
@@ -184,7 +237,7 @@ mod tests {
     type Model = Llama4ForCausalLM<NdArray>;
 
     fn model(config: &Llama4Config, seed: u64, quantization: Option<Quantization>) -> Model {
-        let options = SyntheticOptions { seed, dtype: None, quantization };
+        let options = SyntheticOptions { seed, quantization, ..SyntheticOptions::default() };
         config.synthetic(&options, &Default::default(), |_| ControlFlow::Continue(())).unwrap()
     }
 
@@ -276,6 +329,54 @@ mod tests {
         }
     }
 
+    /// [`config`] with an embedding and a head that do not fit [`LARGEST`].
+    fn large() -> Llama4Config {
+        Llama4Config { vocab_size: 500, ..config() }
+    }
+
+    /// An expert of [`config`] has two matrices of 96 by 96: that holds one.
+    const LARGEST: u64 = 4 * 2 * 96 * 96;
+
+    fn split(largest_tensor: u64, quantization: Option<Quantization>) -> Result<Model, ImportError> {
+        let options = SyntheticOptions {
+            seed: 3,
+            quantization,
+            largest_tensor: Some(largest_tensor),
+            ..SyntheticOptions::default()
+        };
+        large().synthetic(&options, &Default::default(), |_| ControlFlow::Continue(()))
+    }
+
+    #[test]
+    fn a_split_model_is_the_whole_one_in_smaller_tensors() {
+        for quantization in [None, Some(Quantization::q8()), Some(Quantization::uniform(Packing::Q4))] {
+            let mut whole = model(&large(), 3, quantization);
+            let mut parts = split(LARGEST, quantization).unwrap();
+            assert_eq!(whole.split_weights(), 0);
+            // Four groups of one expert instead of one of four, each with two products.
+            let more = 6 * config().moe_layers.len();
+            assert_eq!(whole.weight_slots().len() + more, parts.weight_slots().len());
+            let mut split = Vec::new();
+            for (path, mut slot) in parts.weight_slots() {
+                let Some(Weight::Split(rows)) = slot.matrix() else { continue };
+                assert!(rows.len() > 1 && rows.iter().all(|rows| 4 * rows.count() * 96 <= LARGEST as usize), "{path}");
+                split.push(path);
+            }
+            assert!(split.contains(&"model.embed_tokens.weight".to_owned()), "{split:?}");
+            assert!(split.contains(&"lm_head.weight".to_owned()), "{split:?}");
+            // The product sums in another order where a matrix has other rows.
+            for (found, expected) in logits(&parts).into_iter().zip(logits(&whole)) {
+                assert!((found - expected).abs() < 1e-4, "{found} for {expected}, {quantization:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_split_is_named() {
+        let error = split(LARGEST - 4, None).unwrap_err().to_string();
+        assert!(error.contains("experts.groups.0.gate_up_proj"), "{error}");
+    }
+
     #[test]
     fn it_stops_when_told_to() {
         let mut calls = 0;
@@ -289,13 +390,16 @@ mod tests {
 
     #[test]
     fn progress_ends_at_what_the_model_takes() {
-        let mut last = (0, 0);
-        let options = SyntheticOptions { quantization: Some(Quantization::q4()), ..Default::default() };
-        let made = config().synthetic::<NdArray>(&options, &Default::default(), |progress| {
-            last = (progress.bytes_done, progress.bytes_total);
-            ControlFlow::Continue(())
-        });
-        made.unwrap();
-        assert_eq!(last.0, last.1);
+        for largest_tensor in [None, Some(LARGEST)] {
+            let mut last = (0, 0);
+            let quantization = Some(Quantization::q4());
+            let options = SyntheticOptions { quantization, largest_tensor, ..Default::default() };
+            let made = large().synthetic::<NdArray>(&options, &Default::default(), |progress| {
+                last = (progress.bytes_done, progress.bytes_total);
+                ControlFlow::Continue(())
+            });
+            made.unwrap();
+            assert_eq!(last.0, last.1);
+        }
     }
 }

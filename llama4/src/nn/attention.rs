@@ -1,12 +1,12 @@
 use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::backend::Backend;
-use burn::tensor::{FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 
-use super::{Projection, ProjectionConfig, StepContext, rms_normalize, rotate};
+use super::{Projection, ProjectionConfig, StepContext};
 use crate::Llama4Config;
 use crate::cache::{LayerCache, Pieces};
-use crate::ops;
+use crate::ops::{self, HeadSteps};
 
 /// Configuration of [`Attention`].
 #[derive(Config, Debug)]
@@ -93,21 +93,17 @@ impl<B: Backend> Attention<B> {
     /// - x: `[tokens, hidden]`
     /// - output: same as `x`
     pub fn forward(&self, x: Tensor<B, 2>, context: &StepContext<B>, cache: &mut LayerCache<B>) -> Tensor<B, 2> {
-        let mut queries = self.heads(self.q_proj.forward(x.clone()));
-        let mut keys = self.heads(self.k_proj.forward(x.clone()));
+        let queries = self.heads(self.q_proj.forward(x.clone()));
+        let keys = self.heads(self.k_proj.forward(x.clone()));
         let values = self.heads(self.v_proj.forward(x));
-        if self.uses_rope {
-            queries = rotate(queries, &context.rotary);
-            keys = rotate(keys, &context.rotary);
-        }
-        if let Some(epsilon) = self.qk_norm {
-            queries = rms_normalize(queries, epsilon);
-            keys = rms_normalize(keys, epsilon);
-        }
-        if let (true, Some(temperature)) = (self.temperature_tuning, &context.temperature) {
-            let dtype: FloatDType = queries.dtype().into();
-            queries = (queries.cast(FloatDType::F32) * temperature.clone()).cast(dtype);
-        }
+        let mut steps = HeadSteps {
+            rotation: self.uses_rope.then(|| context.rotary.tensors()),
+            norm: self.qk_norm,
+            temperature: None,
+        };
+        let keys = ops::position_heads(keys, &steps);
+        steps.temperature = context.temperature.clone().filter(|_| self.temperature_tuning);
+        let queries = ops::position_heads(queries, &steps);
 
         let pieces = Pieces::cut(&context.spans, cache.chunk());
         let mut outputs = Vec::new();

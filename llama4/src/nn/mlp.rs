@@ -1,11 +1,11 @@
 use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::Tensor;
-use burn::tensor::activation::silu;
 use burn::tensor::backend::Backend;
 
 use super::residual::towards_residual;
 use super::{Projection, ProjectionConfig};
+use crate::ops;
 
 /// Configuration of [`Mlp`].
 #[derive(Config, Debug)]
@@ -43,6 +43,6 @@ impl<B: Backend> Mlp<B> {
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         let gate = self.gate_proj.forward(x.clone());
         let up = self.up_proj.forward(x);
-        self.down_proj.forward(towards_residual(silu(gate) * up))
+        self.down_proj.forward(towards_residual(ops::swiglu(gate, up)))
     }
 }

@@ -1,23 +1,11 @@
 use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::Initializer;
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{FloatDType, Tensor};
 
-/// Divide by the root of the mean square over the last axis: `x / sqrt(mean(x²) + ε)`.
-///
-/// The statistic and the quotient are `f32`, cast back to `x`'s dtype. This is also the whole of Llama 4's QK norm, which has no weight
-/// (and is a mean of squares, although the reference calls it an L2 norm).
-///
-/// # Shapes
-/// - x: `[…, width]`
-/// - output: same as `x`
-pub fn rms_normalize<B: Backend, const D: usize>(x: Tensor<B, D>, epsilon: f64) -> Tensor<B, D> {
-    let dtype: FloatDType = x.dtype().into();
-    let x = x.cast(FloatDType::F32);
-    let mean_square = x.clone().square().mean_dim(D - 1);
-    (x / (mean_square + epsilon).sqrt()).cast(dtype)
-}
+use crate::ops;
+pub use crate::ops::rms_normalize;
 
 /// Configuration of [`RmsNorm`].
 #[derive(Config, Debug)]
@@ -51,9 +39,7 @@ impl<B: Backend> RmsNorm<B> {
     /// - x: `[tokens, width]`
     /// - output: `[tokens, width]`, of the type of the weight
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let weight = self.weight.val();
-        let dtype: FloatDType = weight.dtype().into();
-        rms_normalize(x, self.epsilon).cast(dtype) * weight.unsqueeze()
+        ops::rms_norm(x, self.weight.val(), self.epsilon)
     }
 
     /// The weight, `[width]`.

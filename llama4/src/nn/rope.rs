@@ -1,10 +1,11 @@
 use std::f64::consts::TAU;
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{FloatDType, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 
 use crate::Llama4Config;
 use crate::config::Llama3RopeScalingParams;
+use crate::ops;
 
 /// Angle per position of each rotated pair: `f_j = theta^(-2j / head_dim)`, scaled where the config says so.
 ///
@@ -66,6 +67,11 @@ impl<B: Backend> RotaryTable<B> {
         let upload = |values| Tensor::from_data_dtype(TensorData::new(values, shape), device, burn::tensor::DType::F32);
         Self { cos: upload(cos), sin: upload(sin) }
     }
+
+    /// Cosine and sine, as [`ops::rotate`] takes them.
+    pub fn tensors(&self) -> (Tensor<B, 3>, Tensor<B, 3>) {
+        (self.cos.clone(), self.sin.clone())
+    }
 }
 
 /// Turn each pair `(x[2j], x[2j+1])` of a head by its angle: a complex product. Interleaved pairs, not halves: Hugging Face's
@@ -75,14 +81,5 @@ impl<B: Backend> RotaryTable<B> {
 /// - x: `[tokens, heads, head_dim]`
 /// - output: same as `x`
 pub fn rotate<B: Backend>(x: Tensor<B, 3>, table: &RotaryTable<B>) -> Tensor<B, 3> {
-    let dtype: FloatDType = x.dtype().into();
-    let [tokens, heads, head_dim] = x.dims();
-    let pairs = x.cast(FloatDType::F32).reshape([tokens, heads, head_dim / 2, 2]);
-    let part =
-        |index: usize| -> Tensor<B, 3> { pairs.clone().narrow(3, index, 1).reshape([tokens, heads, head_dim / 2]) };
-    let (a, b) = (part(0), part(1));
-    let (cos, sin) = (table.cos.clone(), table.sin.clone());
-    let real = a.clone() * cos.clone() - b.clone() * sin.clone();
-    let imaginary = a * sin + b * cos;
-    Tensor::stack::<4>(vec![real, imaginary], 3).reshape([tokens, heads, head_dim]).cast(dtype)
+    ops::rotate(x, table.cos.clone(), table.sin.clone())
 }

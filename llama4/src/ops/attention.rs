@@ -2,7 +2,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, FloatDType, Tensor};
 
-use super::product;
+use super::{dispatch, product};
 use crate::cache::{Group, LayerCache, Piece};
 
 /// Scores held at once by the plain definition: 2²⁵ `f32`, 128 MiB, which is the least that WebGPU lets a shader bind. Longer prefills go
@@ -23,7 +23,10 @@ pub fn cached_attention<B: Backend>(
     pieces: &[Piece],
     scale: f64,
 ) -> Tensor<B, 3> {
-    cached_attention_plain(queries, cache, pieces, scale)
+    match dispatch::cached_attention(queries, cache, pieces, scale) {
+        Some(y) => y,
+        None => cached_attention_plain(queries, cache, pieces, scale),
+    }
 }
 
 /// The definition of [`cached_attention`] in burn's own operations.
@@ -56,7 +59,10 @@ pub fn fresh_attention<B: Backend>(
     pieces: &[Piece],
     scale: f64,
 ) -> Tensor<B, 3> {
-    fresh_attention_plain(queries, keys, values, pieces, scale)
+    match dispatch::fresh_attention(queries, keys, values, pieces, scale) {
+        Some(y) => y,
+        None => fresh_attention_plain(queries, keys, values, pieces, scale),
+    }
 }
 
 /// The definition of [`fresh_attention`] in burn's own operations.

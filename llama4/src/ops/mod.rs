@@ -12,19 +12,24 @@ mod cpu;
 mod cube;
 mod dispatch;
 mod grouped_linear;
+mod heads;
 mod linear;
+mod norm;
 mod packed;
 mod partial_sums;
 mod pick;
 mod product;
+mod swiglu;
 
 pub(crate) use attention::SCORES_AT_ONCE;
 pub use attention::{cached_attention, cached_attention_plain, fresh_attention, fresh_attention_plain};
 pub(crate) use bands::UNPACKED_AT_ONCE;
 pub(crate) use dispatch::shared;
-pub use dispatch::{ActiveKernels, active_kernels, computes_in};
+pub use dispatch::{ActiveKernels, active_kernels, computes_in, rounds_activations, with_exact_activations};
 pub use grouped_linear::{grouped_linear, grouped_linear_plain};
+pub use heads::{HeadSteps, position_heads, position_heads_plain, rotate};
 pub use linear::{linear, linear_plain};
+pub use norm::{rms_norm, rms_norm_plain, rms_normalize};
 pub use packed::{
     packed_grouped_linear, packed_grouped_linear_plain, packed_linear, packed_select, packed_select_plain, unpack_rows,
     unpack_rows_plain,
@@ -32,3 +37,4 @@ pub use packed::{
 pub use partial_sums::partial_sums;
 pub use pick::{gather_columns, select_rows};
 pub use product::product;
+pub use swiglu::{swiglu, swiglu_halves, swiglu_halves_plain};

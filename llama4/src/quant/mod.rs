@@ -8,11 +8,13 @@
 mod choice;
 mod codec;
 mod packing;
+mod resident;
 mod tensor;
 
 pub use choice::{Quantization, WeightKind};
 pub use codec::{NotRepresentable, pack, unpack};
 pub use packing::{BLOCK, Packing};
+pub(crate) use resident::resident;
 pub(crate) use tensor::WeightRecord;
 pub(crate) use tensor::shared_bytes;
 pub use tensor::{PackedData, PackedTensor, Rows, Weight};

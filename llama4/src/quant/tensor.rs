@@ -2,7 +2,7 @@ use burn::module::{Ignored, Module, Param, ParamId};
 use burn::tensor::backend::Backend;
 use burn::tensor::{AllocationProperty, Bytes, DType, Int, Tensor, TensorData};
 
-use super::{NotRepresentable, Packing, pack};
+use super::{NotRepresentable, Packing, pack, resident};
 
 /// A weight of a module: plain floats, or packed.
 ///
@@ -97,7 +97,9 @@ impl<B: Backend> PackedTensor<B> {
         let PackedData { packing, rows, columns, words, scales } = data;
         let upload = |bytes: Bytes, width: usize| {
             let data = TensorData::from_bytes(bytes, [rows, width], DType::I32);
-            Param::initialized(ParamId::new(), Tensor::from_data_dtype(data, device, DType::I32))
+            let upload = |data| Tensor::from_data_dtype(data, device, DType::I32);
+            let tensor = resident::<B, _, _>(device, rows * width * size_of::<i32>(), data, upload);
+            Param::initialized(ParamId::new(), tensor)
         };
         Self {
             words: upload(words, packing.words(columns)),

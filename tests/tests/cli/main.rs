@@ -8,4 +8,5 @@ mod import;
 mod interrupt;
 mod logits;
 mod looking;
+mod lora;
 mod tokenize;

@@ -6,7 +6,7 @@ use half::f16;
 use super::files::{Checkpoint, RawTensor};
 use super::*;
 use crate::nn::{ForwardOptions, TokenBatch, WeightSlot};
-use crate::ops::unpack_rows_plain;
+use crate::ops::{unpack_rows_plain, with_exact_activations};
 use crate::quant::{PackedTensor, Packing, Quantization, Weight, pack, unpack};
 
 /// What a weight holds, as floats, and its packing.
@@ -119,7 +119,8 @@ fn a_packed_model_computes_what_its_unpacked_weights_compute() {
             _ => panic!("the golden is floats"),
         }
     }
-    for (packed, float) in logits(&packed).into_iter().zip(logits(&float)) {
+    let packed = with_exact_activations(|| logits(&packed));
+    for (packed, float) in packed.into_iter().zip(logits(&float)) {
         assert!((packed - float).abs() < 1e-3, "{packed} for {float}");
     }
 }
@@ -128,7 +129,9 @@ fn a_packed_model_computes_what_its_unpacked_weights_compute() {
 fn eight_bits_hardly_move_the_logits_and_four_bits_more() {
     let exact = logits(&load(golden("p1_scout_like")).unwrap().model);
     let error = |quantization| {
-        let found = logits(&load_packed(golden("p1_scout_like"), quantization).model);
+        let model = load_packed(golden("p1_scout_like"), quantization).model;
+        // Rounding of activations turns some choices of experts in a model of random weights; what weights alone do is asked here.
+        let found = with_exact_activations(|| logits(&model));
         let square: f32 = exact.iter().zip(&found).map(|(a, b)| (a - b) * (a - b)).sum();
         let all: f32 = exact.iter().map(|a| a * a).sum();
         (square / all).sqrt()

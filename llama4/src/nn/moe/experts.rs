@@ -165,11 +165,8 @@ impl<B: Backend> ExpertGroup<B> {
 
     /// `x [rows, hidden]`, sorted by expert, `counts` rows for each.
     fn forward(&self, x: Tensor<B, 2>, counts: &[usize]) -> Tensor<B, 2> {
-        let intermediate = self.down_proj.columns();
         let gate_up = grouped_linear(x, &self.gate_up_proj, counts);
-        let gate = gate_up.clone().narrow(1, 0, intermediate);
-        let up = gate_up.narrow(1, intermediate, intermediate);
-        grouped_linear(towards_residual(silu(gate) * up), &self.down_proj, counts)
+        grouped_linear(towards_residual(ops::swiglu_halves(gate_up)), &self.down_proj, counts)
     }
 }
 

@@ -13,6 +13,8 @@ use std::ops::Range;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, FloatDType, Int, Tensor};
 
+use super::HeadSteps;
+use crate::cache::{LayerCache, Piece};
 use crate::quant::PackedTensor;
 
 /// What runs an operation on some backend.
@@ -28,17 +30,34 @@ pub struct ActiveKernels {
 pub fn active_kernels<B: Backend>() -> Vec<ActiveKernels> {
     let rows = row_kernel::<B>().unwrap_or(PLAIN);
     let (packed, unpack) = (packed_kernel::<B>().unwrap_or(PLAIN), unpack_kernel::<B>().unwrap_or(PLAIN));
+    let whole = whole_kernel::<B>();
     [
         ("linear, few rows", rows),
         ("grouped linear, few rows a group", rows),
         ("packed linear, few rows", packed),
-        ("packed linear, more rows", unpack),
+        ("packed linear, more rows", whole.unwrap_or(unpack)),
         ("packed lookup", unpack),
-        ("linear, more rows", PLAIN),
-        ("attention", PLAIN),
+        ("linear, more rows", whole.unwrap_or(PLAIN)),
+        ("attention", whole.unwrap_or(PLAIN)),
+        ("norm, rotation, gate", whole.unwrap_or(PLAIN)),
     ]
     .map(|(operation, implementation)| ActiveKernels { operation, implementation })
     .to_vec()
+}
+
+/// Whether products with weights in blocks (`q8`, `q4`) are computed with activations that are rounded to 8 bits in blocks of 32 first, as
+/// the CPU's kernels do: each product is then off by at most half a step of the activation, 1/254 of its block's largest, times the weight.
+pub fn rounds_activations<B: Backend>() -> bool {
+    whole_kernel::<B>().is_some()
+}
+
+/// Run `work` with activations as they are in products on this thread, where [`rounds_activations`] says that they would be rounded: slower,
+/// for comparisons.
+pub fn with_exact_activations<T>(work: impl FnOnce() -> T) -> T {
+    #[cfg(feature = "ndarray")]
+    return super::cpu::with_exact_activations(work);
+    #[cfg(not(feature = "ndarray"))]
+    work()
 }
 
 /// Whether a model can run in `dtype` on this device.
@@ -71,6 +90,18 @@ macro_rules! first {
     }};
 }
 
+/// The answer of burn-ndarray's kernels, if the build has them.
+macro_rules! on_ndarray {
+    ($operation:ident $(::<$backend:ty>)? ($($argument:expr),*)) => {{
+        $(let _ = &$argument;)*
+        #[cfg(feature = "ndarray")]
+        let answer = ndarray::$operation $(::<$backend>)? ($($argument),*);
+        #[cfg(not(feature = "ndarray"))]
+        let answer = None;
+        answer
+    }};
+}
+
 fn row_kernel<B: Backend>() -> Option<&'static str> {
     first!(row_kernel::<B>())
 }
@@ -81,6 +112,11 @@ fn packed_kernel<B: Backend>() -> Option<&'static str> {
 
 fn unpack_kernel<B: Backend>() -> Option<&'static str> {
     first!(unpack_kernel::<B>())
+}
+
+/// The kernels of a backend that has one for everything.
+fn whole_kernel<B: Backend>() -> Option<&'static str> {
+    on_ndarray!(row_kernel::<B>())
 }
 
 pub(super) fn linear<B: Backend>(x: &Tensor<B, 2>, weight: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
@@ -156,6 +192,41 @@ pub(super) fn gather_columns<B: Backend>(x: &Tensor<B, 2>, ids: &Tensor<B, 2, In
         let _ = (x, ids);
         None
     }
+}
+
+pub(super) fn rms_norm<B: Backend>(x: &Tensor<B, 2>, weight: &Tensor<B, 1>, epsilon: f64) -> Option<Tensor<B, 2>> {
+    on_ndarray!(rms_norm(x, weight, epsilon))
+}
+
+pub(super) fn position_heads<B: Backend>(x: &Tensor<B, 3>, steps: &HeadSteps<B>) -> Option<Tensor<B, 3>> {
+    on_ndarray!(position_heads(x, steps))
+}
+
+pub(super) fn swiglu<B: Backend>(gate: &Tensor<B, 2>, up: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+    on_ndarray!(swiglu(gate, up))
+}
+
+pub(super) fn swiglu_halves<B: Backend>(gate_up: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+    on_ndarray!(swiglu_halves(gate_up))
+}
+
+pub(super) fn cached_attention<B: Backend>(
+    queries: &Tensor<B, 3>,
+    cache: &LayerCache<B>,
+    pieces: &[Piece],
+    scale: f64,
+) -> Option<Tensor<B, 3>> {
+    on_ndarray!(cached_attention(queries, cache, pieces, scale))
+}
+
+pub(super) fn fresh_attention<B: Backend>(
+    queries: &Tensor<B, 3>,
+    keys: &Tensor<B, 3>,
+    values: &Tensor<B, 3>,
+    pieces: &[Piece],
+    scale: f64,
+) -> Option<Tensor<B, 3>> {
+    on_ndarray!(fresh_attention(queries, keys, values, pieces, scale))
 }
 
 /// The tensor in memory that its clones share: what a backend takes from outside may be copied with every clone.

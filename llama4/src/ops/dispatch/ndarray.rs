@@ -7,17 +7,18 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Int, Tensor, TensorPrimitive};
 use burn_ndarray::NdArrayTensor;
 
+use crate::cache::{LayerCache, Piece};
+use crate::ops::HeadSteps;
 use crate::ops::cpu::{self, PackedRows};
 use crate::quant::PackedTensor;
 
 pub(super) fn row_kernel<B: Backend>() -> Option<&'static str> {
-    runs_on::<B>().then(cpu::instructions)
+    runs_on::<B>().then(cpu::Level::name)
 }
 
 pub(super) fn linear<B: Backend>(x: &Tensor<B, 2>, weight: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
     let count = x.dims()[0];
-    let y = cpu::row_product(&primitive(x)?, &primitive(weight)?, &[count])?;
-    wrap(y)
+    wrap(cpu::product(&primitive(x)?, &primitive(weight)?, &[count])?)
 }
 
 pub(super) fn grouped_linear<B: Backend>(
@@ -25,15 +26,15 @@ pub(super) fn grouped_linear<B: Backend>(
     weights: &Tensor<B, 3>,
     counts: &[usize],
 ) -> Option<Tensor<B, 2>> {
-    wrap(cpu::row_product(&primitive(x)?, &primitive(weights)?, counts)?)
+    wrap(cpu::product(&primitive(x)?, &primitive(weights)?, counts)?)
 }
 
 pub(super) fn packed_kernel<B: Backend>() -> Option<&'static str> {
-    runs_on::<B>().then_some("unpacked row by row")
+    row_kernel::<B>()
 }
 
 pub(super) fn unpack_kernel<B: Backend>() -> Option<&'static str> {
-    packed_kernel::<B>()
+    runs_on::<B>().then_some("unpacked row by row")
 }
 
 pub(super) fn packed_grouped_linear<B: Backend>(
@@ -41,7 +42,7 @@ pub(super) fn packed_grouped_linear<B: Backend>(
     weights: &PackedTensor<B>,
     counts: &[usize],
 ) -> Option<Tensor<B, 2>> {
-    wrap(cpu::packed_row_product(&primitive(x)?, &packed(weights)?, counts)?)
+    wrap(cpu::packed_product(&primitive(x)?, &packed(weights)?, counts)?)
 }
 
 pub(super) fn packed_select<B: Backend>(weight: &PackedTensor<B>, ids: &Tensor<B, 1, Int>) -> Option<Tensor<B, 2>> {
@@ -57,6 +58,54 @@ pub(super) fn unpack_rows<B: Backend>(
 ) -> Option<Tensor<B, 2>> {
     let rows: Tensor<B, 2> = wrap(cpu::unpack_rows(&packed(weight)?, rows.collect())?)?;
     Some(rows.cast(dtype))
+}
+
+pub(super) fn rms_norm<B: Backend>(x: &Tensor<B, 2>, weight: &Tensor<B, 1>, epsilon: f64) -> Option<Tensor<B, 2>> {
+    wrap(cpu::rms_norm(&primitive(x)?, &primitive(weight)?, epsilon)?)
+}
+
+pub(super) fn position_heads<B: Backend>(x: &Tensor<B, 3>, steps: &HeadSteps<B>) -> Option<Tensor<B, 3>> {
+    let rotation = match &steps.rotation {
+        Some((cos, sin)) => Some((primitive(cos)?, primitive(sin)?)),
+        None => None,
+    };
+    let temperature = match &steps.temperature {
+        Some(temperature) => Some(primitive(temperature)?),
+        None => None,
+    };
+    let rotation = rotation.as_ref().map(|(cos, sin)| (cos, sin));
+    wrap(cpu::position_heads(&primitive(x)?, x.dims(), rotation, steps.norm, temperature.as_ref())?)
+}
+
+pub(super) fn swiglu<B: Backend>(gate: &Tensor<B, 2>, up: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+    wrap(cpu::swiglu(&primitive(gate)?, &primitive(up)?, gate.dims()[1])?)
+}
+
+pub(super) fn swiglu_halves<B: Backend>(gate_up: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+    wrap(cpu::swiglu_halves(&primitive(gate_up)?, gate_up.dims()[1] / 2)?)
+}
+
+pub(super) fn cached_attention<B: Backend>(
+    queries: &Tensor<B, 3>,
+    cache: &LayerCache<B>,
+    pieces: &[Piece],
+    scale: f64,
+) -> Option<Tensor<B, 3>> {
+    let (keys, values) = (primitive(cache.keys())?, primitive(cache.values())?);
+    let queries = (&primitive(queries)?, queries.dims());
+    wrap(cpu::cached_attention(queries, &keys, &values, cache.keys().dims(), pieces, scale)?)
+}
+
+pub(super) fn fresh_attention<B: Backend>(
+    queries: &Tensor<B, 3>,
+    keys: &Tensor<B, 3>,
+    values: &Tensor<B, 3>,
+    pieces: &[Piece],
+    scale: f64,
+) -> Option<Tensor<B, 3>> {
+    let dims = keys.dims();
+    let (keys, values) = (primitive(keys)?, primitive(values)?);
+    wrap(cpu::fresh_attention((&primitive(queries)?, queries.dims()), &keys, &values, dims, pieces, scale)?)
 }
 
 /// The tensor in memory that its clones share.

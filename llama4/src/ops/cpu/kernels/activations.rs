@@ -1,0 +1,155 @@
+//! Rows of activations as blocks of bytes, which is what products with quantised weights are computed with.
+
+use super::level::{Level, at_levels};
+use crate::quant::{BLOCK, Packing};
+
+/// Blocks that the kernels take together.
+pub(super) const GROUP: usize = 16;
+
+/// Rows in 8 bits: `q · s`, `q` in -127..=127, one `f32` scale `s` for each block of 32.
+///
+/// Padded with zeros to whole groups of 16 blocks, so that kernels need not look where a row ends.
+#[derive(Debug, Default)]
+pub(super) struct Activations {
+    /// Values of a row with its padding.
+    width: usize,
+    /// `[rows, width]`. For `Q8` in their own order; for `Q4` the first halves of [`together`] blocks, then their second halves, as a
+    /// register of such a weight has them in its low and high nibbles.
+    quants: Vec<i8>,
+    /// What to start the sum of four products (`Q8`) or eight (`Q4`) with, because weights are taken as unsigned: minus their offset (128 or
+    /// 8) times the sum of the activations.
+    starts: Vec<i32>,
+    /// `[rows, width / 32]`
+    scales: Vec<f32>,
+}
+
+impl Activations {
+    /// Quantise rows for products with weights of this packing.
+    pub(super) fn quantize(&mut self, level: Level, packing: Packing, x: &[f32], columns: usize) {
+        let rows = x.len() / columns;
+        self.width = columns.next_multiple_of(GROUP * BLOCK);
+        self.quants.clear();
+        self.quants.resize(rows * self.width, 0);
+        self.scales.clear();
+        self.scales.resize(rows * self.width / BLOCK, 0.0);
+        let starts = self.width / lanes(packing);
+        self.starts.clear();
+        self.starts.resize(rows * starts, 0);
+        for (row, x) in x.chunks_exact(columns).enumerate() {
+            let quants = &mut self.quants[row * self.width..][..self.width];
+            let scales = &mut self.scales[row * self.width / BLOCK..][..self.width / BLOCK];
+            let starts = &mut self.starts[row * starts..][..starts];
+            match packing {
+                Packing::Q4 => quantize_q4(level, together(level), x, quants, starts, scales),
+                _ => quantize_q8(level, x, quants, starts, scales),
+            }
+        }
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.quants.len() / self.width
+    }
+
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The rows from `first` on, with as much of each as a row takes.
+    pub(super) fn rows_from(&self, first: usize) -> Rows<'_> {
+        let (start_width, scale_width) = (self.starts.len() / self.rows(), self.width / BLOCK);
+        Rows {
+            quants: &self.quants[first * self.width..],
+            width: self.width,
+            starts: &self.starts[first * start_width..],
+            start_width,
+            scales: &self.scales[first * scale_width..],
+            scale_width,
+        }
+    }
+}
+
+/// Some rows of [`Activations`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rows<'a> {
+    pub(super) quants: &'a [i8],
+    /// Values of a row.
+    pub(super) width: usize,
+    pub(super) starts: &'a [i32],
+    /// Starts of a row.
+    pub(super) start_width: usize,
+    pub(super) scales: &'a [f32],
+    /// Scales of a row.
+    pub(super) scale_width: usize,
+}
+
+/// Blocks of 4-bit weights, 16 bytes each, that a register of the level takes.
+pub(super) fn together(level: Level) -> usize {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => 4,
+        _ => 2,
+    }
+}
+
+/// Products that one 32-bit sum of a kernel takes together.
+fn lanes(packing: Packing) -> usize {
+    if packing == Packing::Q4 { 8 } else { 4 }
+}
+
+/// Where the first half of a block is; the second half is `16 * together` further.
+#[inline(always)]
+pub(super) fn place_q4(together: usize, block: usize) -> usize {
+    block / together * 32 * together + block % together * 16
+}
+
+/// A block's bytes, and its scale.
+#[inline(always)]
+pub(super) fn quantize_block(block: &[f32; BLOCK]) -> ([i8; BLOCK], f32) {
+    // Sixteen running maxima, so that this too becomes vectors.
+    let mut largest = [0.0_f32; 16];
+    for half in block.as_chunks::<16>().0 {
+        for (largest, value) in largest.iter_mut().zip(half) {
+            *largest = if value.abs() > *largest { value.abs() } else { *largest };
+        }
+    }
+    let largest = largest.iter().fold(0.0_f32, |a, &b| if b > a { b } else { a });
+    let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
+    let mut quants = [0_i8; BLOCK];
+    for (quant, value) in quants.iter_mut().zip(block) {
+        // Adding 1.5 · 2²³ leaves the nearest integer in the low bits.
+        const MAGIC: f32 = 12_582_912.0;
+        *quant = (value * inverse + MAGIC).to_bits() as i8;
+    }
+    (quants, largest / 127.0)
+}
+
+at_levels! {
+    fn quantize_q8(level: Level, x: &[f32], quants: &mut [i8], starts: &mut [i32], scales: &mut [f32]) {
+        let blocks = x.as_chunks::<BLOCK>().0.iter().zip(quants.as_chunks_mut::<BLOCK>().0);
+        let places = starts.as_chunks_mut::<{ BLOCK / 4 }>().0.iter_mut().zip(scales);
+        for ((block, quants), (starts, scale)) in blocks.zip(places) {
+            (*quants, *scale) = quantize_block(block);
+            for (start, four) in starts.iter_mut().zip(quants.as_chunks::<4>().0) {
+                *start = -128 * four.iter().map(|&quant| i32::from(quant)).sum::<i32>();
+            }
+        }
+    }
+}
+
+at_levels! {
+    fn quantize_q4(level: Level, together: usize, x: &[f32], quants: &mut [i8], starts: &mut [i32], scales: &mut [f32]) {
+        for (index, (block, scale)) in x.as_chunks::<BLOCK>().0.iter().zip(scales).enumerate() {
+            let (values, found) = quantize_block(block);
+            *scale = found;
+            let (low, high) = values.split_at(BLOCK / 2);
+            let at = place_q4(together, index);
+            quants[at..at + 16].copy_from_slice(low);
+            quants[at + 16 * together..at + 16 * together + 16].copy_from_slice(high);
+            let starts = &mut starts[index * 4..][..4];
+            let sums = low.as_chunks::<4>().0.iter().zip(high.as_chunks::<4>().0);
+            for (start, (low, high)) in starts.iter_mut().zip(sums) {
+                *start = -8 * low.iter().chain(high).map(|&quant| i32::from(quant)).sum::<i32>();
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Kernels over slices: what the processor does, without a word about tensors.
+
+#![allow(clippy::needless_range_loop, reason = "registers are counted, so that the compiler keeps them out of memory")]
+
+mod activations;
+mod attention;
+mod block_dot;
+mod dot;
+mod half;
+mod lanes;
+mod level;
+mod lines;
+mod matrix;
+mod panel;
+mod pointwise;
+mod pool;
+mod product;
+mod share;
+mod tile;
+mod tiles;
+mod transpose;
+
+pub(super) use attention::{Queries, Stored, attention};
+pub(in crate::ops) use level::Level;
+pub(super) use matrix::Matrix;
+pub(super) use pointwise::{Heads, heads, rms_norm, swiglu};
+pub(super) use pool::Pool;
+pub(super) use product::product;
+pub(in crate::ops) use product::with_exact_activations;
+
+/// Threads that share the work.
+fn threads() -> usize {
+    rayon::current_num_threads()
+}

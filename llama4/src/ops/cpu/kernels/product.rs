@@ -1,0 +1,353 @@
+//! `y = x W[g]ᵀ` for groups of rows, each with a weight of its own: every product of the model.
+
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
+
+use super::activations::Activations;
+use super::level::Level;
+use super::matrix::Matrix;
+use super::panel::Panel;
+use super::pool::Pool;
+use super::share::Share;
+use super::tile::{Form, MOST, Sums, WIDEST, block_tile, float_tile, width};
+use super::tiles::{Tiles, cut};
+use super::{block_dot, dot};
+use crate::quant::Packing;
+
+/// Bytes of a weight that a task reads where rows are few: large against what a task costs, small against a weight.
+const BYTES_PER_TASK: usize = 1 << 15;
+
+/// Most rows of activations for which weight rows are multiplied as they are; for more of them, panels pay.
+fn few(level: Level, packing: Option<Packing>) -> usize {
+    let _ = (level, packing);
+    dot::MOST
+}
+
+/// What the calling thread keeps from one product to the next.
+#[derive(Debug, Default)]
+struct Kept {
+    activations: Activations,
+    tiles: Tiles,
+}
+
+thread_local! {
+    static EXACT: Cell<bool> = const { Cell::new(false) };
+    static KEPT: RefCell<Kept> = RefCell::default();
+    static PANEL: RefCell<Panel> = RefCell::default();
+}
+
+/// Run `work` with products on this thread computed with activations as they are, whatever the weights.
+pub(in crate::ops) fn with_exact_activations<T>(work: impl FnOnce() -> T) -> T {
+    /// Sets things back, also when `work` panics.
+    struct Before(bool);
+
+    impl Drop for Before {
+        fn drop(&mut self) {
+            EXACT.set(self.0);
+        }
+    }
+
+    let _before = Before(EXACT.replace(true));
+    work()
+}
+
+/// One task of a product.
+enum Task {
+    /// Some rows of a weight times few rows of `x`.
+    Dots { group: usize, rows: Range<usize> },
+    /// The same for many: `tiles` of `x`.
+    Panel { rows: Range<usize>, tiles: Range<usize> },
+}
+
+/// `y [rows, out]` for `x [rows, in]` and `weights [groups * out, in]`; `counts` rows of each group.
+///
+/// Quantised weights are multiplied with activations that are quantised to 8 bits, in blocks of 32 as the weights are.
+///
+/// # Panics
+/// If lengths do not belong together.
+pub(in crate::ops::cpu) fn product(
+    pool: &Pool,
+    level: Level,
+    x: &[f32],
+    weights: &Matrix,
+    counts: &[usize],
+    y: &mut [f32],
+) {
+    let input = weights.columns();
+    let output = weights.rows() / counts.len();
+    let rows: usize = counts.iter().sum();
+    assert_eq!(weights.rows(), output * counts.len(), "one weight a group");
+    assert_eq!((x.len(), y.len()), (rows * input, rows * output), "rows of each group");
+    KEPT.with_borrow_mut(|kept| run(pool, level, x, weights, counts, y, kept));
+}
+
+fn run(pool: &Pool, level: Level, x: &[f32], weights: &Matrix, counts: &[usize], y: &mut [f32], kept: &mut Kept) {
+    let (input, output) = (weights.columns(), weights.rows() / counts.len());
+    let packing = weights.packing();
+    let quantized = packing.is_some_and(Packing::has_scales) && !EXACT.get();
+    let form = if quantized { Form::of(level, packing) } else { Form::Floats };
+    let few = few(level, packing);
+
+    // Rows of `x` of each group.
+    let groups: Vec<Range<usize>> = counts
+        .iter()
+        .scan(0, |end, &count| {
+            *end += count;
+            Some(*end - count..*end)
+        })
+        .collect();
+    let mut tiles = Vec::new();
+    let mut tasks = Vec::new();
+    let row_bytes = 4 * weights.row_words() + 2 * weights.row_scales();
+    for (group, rows) in groups.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
+        let of_group = |first: usize| group * output + first;
+        if rows.len() <= few {
+            let band = (BYTES_PER_TASK / row_bytes).clamp(1, output.div_ceil(pool.threads()).max(1));
+            let bands = (0..output).step_by(band);
+            tasks.extend(
+                bands.map(|first| Task::Dots { group, rows: of_group(first)..of_group((first + band).min(output)) }),
+            );
+        } else {
+            let begin = tiles.len();
+            tiles.extend(cut(level, form, rows.clone()));
+            let width = width(level);
+            let panels = (0..output).step_by(width);
+            tasks.extend(panels.map(|first| Task::Panel {
+                rows: of_group(first)..of_group((first + width).min(output)),
+                tiles: begin..tiles.len(),
+            }));
+        }
+    }
+    if quantized && counts.iter().any(|count| (1..=few).contains(count)) {
+        kept.activations.quantize(level, packing.unwrap_or(Packing::Q8), x, input);
+    }
+    if !tiles.is_empty() {
+        kept.tiles.fill(pool, level, form, x, input, &tiles);
+    }
+
+    let (activations, tile_values) = (&kept.activations, &kept.tiles);
+    let y = Share::new(y);
+    pool.run(tasks.len(), |task| match &tasks[task] {
+        Task::Dots { group, rows } => {
+            let weight = weights.band(rows.clone());
+            let first = rows.start - group * output;
+            let Range { start, end } = groups[*group];
+            // SAFETY: rows of a weight are one task's, and so are their columns of `y`.
+            let put = |at: usize, row: usize, value| unsafe { y.set(row * output + first + at, value) };
+            for some in (start..end).step_by(dot::MOST) {
+                let count = (end - some).min(dot::MOST);
+                if quantized {
+                    block_dot::dots(level, &weight, activations, some, count, |at, row, sum| put(at, some + row, sum));
+                } else {
+                    let x = &x[some * input..(some + count) * input];
+                    dot::dots(level, &weight, x, |at, row, sum| put(at, some + row, sum));
+                }
+            }
+        }
+        Task::Panel { rows, tiles: of_group } => PANEL.with_borrow_mut(|panel| {
+            let weight = weights.band(rows.clone());
+            let first = rows.start % output;
+            let mut sums: Sums = [[0.0; WIDEST]; MOST];
+            let tiles = &tiles[of_group.clone()];
+            let put = |tile: &Range<usize>, sums: &Sums| {
+                for (row, sums) in tile.clone().zip(sums) {
+                    // SAFETY: as above.
+                    let y = unsafe { y.part(row * output + first, rows.len()) };
+                    y.copy_from_slice(&sums[..rows.len()]);
+                }
+            };
+            if form == Form::Floats {
+                let panel = panel.floats(level, &weight);
+                for tile in tiles {
+                    float_tile(level, panel, tile_values.floats(tile), tile.len(), &mut sums);
+                    put(tile, &sums);
+                }
+            } else {
+                let panel = panel.blocks(level, form, &weight);
+                for tile in tiles {
+                    block_tile(level, form, panel, tile_values.blocks(form, tile), tile.len(), &mut sums);
+                    put(tile, &sums);
+                }
+            }
+        }),
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quant::{BLOCK, pack};
+
+    /// Numbers that look random and are the same every time.
+    fn numbers(count: usize, seed: u64) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
+        };
+        (0..count).map(|_| next()).collect()
+    }
+
+    struct Weight {
+        packing: Option<Packing>,
+        columns: usize,
+        words: Vec<u32>,
+        scales: Vec<u16>,
+    }
+
+    impl Weight {
+        fn new(packing: Option<Packing>, rows: usize, columns: usize) -> Self {
+            let values = numbers(rows * columns, 1);
+            let Some(packing) = packing else {
+                return Self {
+                    packing: None,
+                    columns,
+                    words: bytemuck::cast_slice(&values).to_vec(),
+                    scales: Vec::new(),
+                };
+            };
+            let mut words = vec![0; rows * packing.words(columns)];
+            let stride = 2 * packing.scale_words(columns);
+            let mut scales = vec![0; rows * stride];
+            for (row, values) in values.chunks_exact(columns).enumerate() {
+                let words = &mut words[row * packing.words(columns)..][..packing.words(columns)];
+                pack(packing, values, words, &mut scales[row * stride..][..packing.scales(columns)]).unwrap();
+            }
+            Self { packing: Some(packing), columns, words, scales }
+        }
+
+        fn matrix(&self) -> Matrix<'_> {
+            match self.packing {
+                None => Matrix::floats(bytemuck::cast_slice(&self.words), self.columns),
+                Some(packing) => Matrix::packed(packing, self.columns, &self.words, &self.scales),
+            }
+        }
+    }
+
+    const PACKINGS: [Option<Packing>; 5] =
+        [None, Some(Packing::Bf16), Some(Packing::F16), Some(Packing::Q8), Some(Packing::Q4)];
+
+    /// What half a step of each activation can change, where they are quantised.
+    fn bound(packing: Option<Packing>, x: &[f32], weight: &[f32]) -> f64 {
+        let size = |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from((a * b).abs())).sum() };
+        let rounding = 2e-6 * (1.0 + size(x, weight));
+        if !packing.is_some_and(Packing::has_scales) {
+            return rounding;
+        }
+        let of_block = |(x, weight): (&[f32], &[f32])| {
+            let step = f64::from(x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()))) / 127.0;
+            0.5001 * step * weight.iter().map(|weight| f64::from(weight.abs())).sum::<f64>()
+        };
+        rounding + x.chunks(BLOCK).zip(weight.chunks(BLOCK)).map(of_block).sum::<f64>()
+    }
+
+    #[test]
+    fn every_level_multiplies_every_packing_in_every_shape() {
+        let pool = Pool::global();
+        // Widths of odd numbers of blocks and of ends that are no vector; outputs that are no panel; groups without rows.
+        for (columns, output) in [(32, 1), (96, 37), (160, 64), (544, 33), (1024, 70)] {
+            for packing in PACKINGS {
+                let weight = Weight::new(packing, 3 * output, columns);
+                let matrix = weight.matrix();
+                for counts in [[1, 0, 0], [0, 2, 3], [4, 5, 0], [13, 1, 40]] {
+                    let rows: usize = counts.iter().sum();
+                    let x = numbers(rows * columns, 2);
+                    for level in Level::available() {
+                        let mut y = vec![f32::NAN; rows * output];
+                        product(pool, level, &x, &matrix, &counts, &mut y);
+                        check(
+                            &x,
+                            &matrix,
+                            &counts,
+                            &y,
+                            &format!("{level}, {packing:?}, {columns} x {output}, {counts:?}"),
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    fn check(x: &[f32], matrix: &Matrix, counts: &[usize], y: &[f32], what: &str) {
+        let (columns, output) = (matrix.columns(), matrix.rows() / counts.len());
+        let groups = counts.iter().enumerate().flat_map(|(group, &count)| std::iter::repeat_n(group, count));
+        let mut values = vec![0.0; columns];
+        for ((group, x), y) in groups.zip(x.chunks_exact(columns)).zip(y.chunks_exact(output)) {
+            for (column, &found) in y.iter().enumerate() {
+                matrix.unpack(group * output + column, &mut values);
+                let expected: f64 = values.iter().zip(x).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                let error = (f64::from(found) - expected).abs();
+                let bound = bound(matrix.packing(), x, &values);
+                assert!(error <= bound, "{what}: column {column} is {found} for {expected}, bound {bound:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn activations_are_not_rounded_where_that_is_asked_for() {
+        for (packing, counts) in
+            [Packing::Q8, Packing::Q4].into_iter().flat_map(|packing| [[2, 0], [3, 20]].map(|c| (packing, c)))
+        {
+            let weight = Weight::new(Some(packing), 2 * 37, 96);
+            let floats: Vec<f32> = (0..74)
+                .flat_map(|row| {
+                    let mut values = vec![0.0; 96];
+                    weight.matrix().unpack(row, &mut values);
+                    values
+                })
+                .collect();
+            let x = numbers(counts.iter().sum::<usize>() * 96, 2);
+            for level in Level::available() {
+                let mut y = vec![f32::NAN; counts.iter().sum::<usize>() * 37];
+                with_exact_activations(|| product(Pool::global(), level, &x, &weight.matrix(), &counts, &mut y));
+                check(&x, &Matrix::floats(&floats, 96), &counts, &y, &format!("{level}, {packing}, {counts:?}"));
+            }
+        }
+    }
+
+    #[test]
+    fn widths_of_floats_need_not_be_whole_vectors() {
+        for (columns, packing) in [(7, None), (50, None), (50, Some(Packing::Bf16)), (18, Some(Packing::F16))] {
+            let weight = Weight::new(packing, 21, columns);
+            for (count, level) in
+                [1, 3, 9].into_iter().flat_map(|count| Level::available().into_iter().map(move |l| (count, l)))
+            {
+                let x = numbers(count * columns, 2);
+                let mut y = vec![f32::NAN; count * 21];
+                product(Pool::global(), level, &x, &weight.matrix(), &[count], &mut y);
+                check(
+                    &x,
+                    &weight.matrix(),
+                    &[count],
+                    &y,
+                    &format!("{level}, {packing:?}, {columns} wide, {count} rows"),
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_numbers_of_eight_and_four_bits_do_not_overflow() {
+        for packing in [Packing::Q8, Packing::Q4] {
+            // All of one sign, all of the largest size: sums of 16 bits are fullest then. Also -128, which files may hold.
+            let columns = 64;
+            let word = if packing == Packing::Q8 { 0x8080_8080 } else { 0xffff_ffff };
+            let words = vec![word; 20 * packing.words(columns)];
+            let scales = vec![0x3c00; 20 * 2 * packing.scale_words(columns)];
+            let matrix = Matrix::packed(packing, columns, &words, &scales);
+            for (sign, level) in
+                [1.0, -1.0].into_iter().flat_map(|sign| Level::available().into_iter().map(move |l| (sign, l)))
+            {
+                for count in [1, 2, 5, 9] {
+                    let x = vec![sign * 127.0; count * columns];
+                    let mut y = vec![0.0; count * 20];
+                    product(Pool::global(), level, &x, &matrix, &[count], &mut y);
+                    let value = if packing == Packing::Q8 { -128.0 } else { 7.0 };
+                    assert!(y.iter().all(|y| *y == sign * 127.0 * 64.0 * value), "{level} {packing}: {}", y[0]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Rows of words into columns: how a band of a weight becomes a panel.
+
+use super::level::Level;
+
+/// `to[column, row] = from[row, column]`: `rows` rows of `from`, `stride` words apart, and `columns` columns; rows of `to` are `width` words.
+/// Rows from `rows` to `width` become zeros.
+pub(super) fn transpose(
+    level: Level,
+    from: &[u32],
+    stride: usize,
+    rows: usize,
+    columns: usize,
+    to: &mut [u32],
+    width: usize,
+) {
+    assert!(rows <= width && columns <= stride, "rows that fit");
+    assert!(rows == 0 || from.len() >= (rows - 1) * stride + columns, "whole rows");
+    assert_eq!(to.len(), columns * width);
+    #[cfg(target_arch = "x86_64")]
+    const BLOCK: usize = 8;
+    #[cfg(not(target_arch = "x86_64"))]
+    const BLOCK: usize = 1;
+    let whole = match level {
+        Level::Portable => 0,
+        _ => columns / BLOCK * BLOCK,
+    };
+    let whole_rows = if whole > 0 { rows / BLOCK * BLOCK } else { 0 };
+    #[cfg(target_arch = "x86_64")]
+    for row in (0..whole_rows).step_by(BLOCK) {
+        for column in (0..whole).step_by(BLOCK) {
+            // SAFETY: the level has AVX2; the lengths were just checked, and row + 8 <= rows, column + 8 <= columns.
+            unsafe {
+                let from = from.as_ptr().add(row * stride + column);
+                avx2::transpose_8x8(from, stride, to.as_mut_ptr().add(column * width + row), width);
+            }
+        }
+    }
+    for row in 0..width {
+        let begin = if row < whole_rows { whole } else { 0 };
+        for column in begin..columns {
+            to[column * width + row] = if row < rows { from[row * stride + column] } else { 0 };
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::{
+        _mm256_castpd_ps, _mm256_castps_pd, _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_storeu_ps,
+        _mm256_unpackhi_pd, _mm256_unpackhi_ps, _mm256_unpacklo_pd, _mm256_unpacklo_ps,
+    };
+
+    /// # Safety
+    /// The processor must have AVX2; eight rows of eight words, `stride` and `width` apart, can be read and written.
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn transpose_8x8(from: *const u32, stride: usize, to: *mut u32, width: usize) {
+        // SAFETY: the caller's promise.
+        let row = |row: usize| unsafe { _mm256_loadu_ps(from.add(row * stride).cast()) };
+        let pairs = |a, b| (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        let (a0, a1) = pairs(row(0), row(1));
+        let (a2, a3) = pairs(row(2), row(3));
+        let (a4, a5) = pairs(row(4), row(5));
+        let (a6, a7) = pairs(row(6), row(7));
+        let fours = |a, b| {
+            let (a, b) = (_mm256_castps_pd(a), _mm256_castps_pd(b));
+            (_mm256_castpd_ps(_mm256_unpacklo_pd(a, b)), _mm256_castpd_ps(_mm256_unpackhi_pd(a, b)))
+        };
+        let (b0, b1) = fours(a0, a2);
+        let (b2, b3) = fours(a1, a3);
+        let (b4, b5) = fours(a4, a6);
+        let (b6, b7) = fours(a5, a7);
+        for (column, (low, high)) in [(b0, b4), (b1, b5), (b2, b6), (b3, b7)].into_iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let to = to.add(column * width);
+                _mm256_storeu_ps(to.cast(), _mm256_permute2f128_ps::<0x20>(low, high));
+                _mm256_storeu_ps(to.add(4 * width).cast(), _mm256_permute2f128_ps::<0x31>(low, high));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_finds_its_place() {
+        for level in Level::available() {
+            for (rows, columns, width) in [(16, 16, 16), (13, 21, 16), (8, 7, 8), (1, 40, 32), (0, 3, 8), (32, 64, 32)]
+            {
+                let stride = columns + 3;
+                let from: Vec<u32> = (1..=(rows * stride) as u32).collect();
+                let mut to = vec![u32::MAX; columns * width];
+                transpose(level, &from, stride, rows, columns, &mut to, width);
+                for (column, row) in (0..columns).flat_map(|column| (0..width).map(move |row| (column, row))) {
+                    let expected = if row < rows { from[row * stride + column] } else { 0 };
+                    assert_eq!(to[column * width + row], expected, "{level}: row {row}, column {column}");
+                }
+            }
+        }
+    }
+}
