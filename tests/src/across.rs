@@ -15,11 +15,12 @@ use std::ops::ControlFlow;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use burn_ndarray::NdArray;
-use llama4::cache::{Pieces, Span};
-use llama4::import::{LoadOptions, load, save_hf};
+use llama4::cache::{KvCache, Piece, Pieces, Span};
+use llama4::import::{LoadOptions, SyntheticOptions, load, save_hf};
 use llama4::nn::{ForwardOptions, RotaryTable, TokenBatch, inverse_frequencies, rms_normalize, rotate};
+use llama4::ops::{self, HeadSteps, NewHeads, Places};
 use llama4::quant::{PackedData, PackedTensor, Packing, Quantization};
-use llama4::{Llama4Config, Llama4ForCausalLM, ops};
+use llama4::{Llama4Config, Llama4ForCausalLM};
 use proptest::prelude::*;
 
 use crate::adapter::has;
@@ -184,10 +185,155 @@ pub fn norm_and_rotation_agree<B: Backend>() {
             within(&rms_normalize(found.clone(), 1e-5), &rms_normalize(expected.clone(), 1e-5), 2.0 * rounding)?;
             let positions: Vec<usize> = (first..first + tokens).collect();
             let frequencies = inverse_frequencies(&tiny_config());
-            let expected = rotate(expected, &RotaryTable::new(&frequencies, &positions, &Default::default()));
-            let found = rotate(found, &RotaryTable::new(&frequencies, &positions, &B::Device::default()));
-            within(&found, &expected, 3.0 * rounding)
+            let table = RotaryTable::new(&frequencies, &positions, &Default::default());
+            let on_backend = RotaryTable::new(&frequencies, &positions, &B::Device::default());
+            within(&rotate(found.clone(), &on_backend), &rotate(expected.clone(), &table), 3.0 * rounding)?;
+            // All steps of queries: three roundings, of values that the norm and the temperature leave about as large as they were.
+            let temperature = values([tokens, 1, 1], DType::F32, seed ^ 1);
+            let steps = HeadSteps {
+                rotation: Some(table.tensors()),
+                norm: Some(1e-5),
+                temperature: Some(put::<Reference, 3>(&temperature, DType::F32)),
+            };
+            let expected = ops::position_heads(expected, &steps);
+            let steps = HeadSteps {
+                rotation: Some(on_backend.tensors()),
+                norm: Some(1e-5),
+                temperature: Some(put::<B, 3>(&temperature, DType::F32)),
+            };
+            within(&ops::position_heads(found, &steps), &expected, 5.0 * rounding)
         });
+    }
+}
+
+/// The norm with its weight and the gate, of rows that are whole vectors and not.
+pub fn norm_and_gate_agree<B: Backend>() {
+    for (dtype, rounding) in types::<B>("norm_and_gate_agree") {
+        check(12, (1..20_usize, 1..700_usize, any::<u64>()), |(rows, width, seed)| {
+            for width in [width, 4 * width] {
+                let x = values([rows, 2 * width], dtype, seed);
+                let weight = values([2 * width], dtype, seed ^ 1);
+                let (expected, found) = (put::<Reference, 2>(&x, DType::F32), put::<B, 2>(&x, dtype));
+                let of_norm = ops::rms_norm(expected.clone(), put(&weight, DType::F32), 1e-5);
+                within(&ops::rms_norm(found.clone(), put(&weight, dtype), 1e-5), &of_norm, 3.0 * rounding)?;
+                let of_gate = ops::swiglu_halves(expected.clone());
+                within(&ops::swiglu_halves(found.clone()), &of_gate, 4.0 * rounding)?;
+                within(&ops::swiglu(found, put(&x, dtype)), &ops::swiglu(expected.clone(), expected), 4.0 * rounding)?;
+            }
+            Ok(())
+        });
+    }
+}
+
+/// The place of the largest value.
+pub fn argmax_agrees<B: Backend>() {
+    check(12, (1..6_usize, 1..9000_usize, any::<u64>()), |(rows, columns, seed)| {
+        let x = values([rows, columns], DType::F32, seed);
+        let expected: Vec<i64> = put::<Reference, 2>(&x, DType::F32).argmax(1).into_data().iter::<i64>().collect();
+        let found: Vec<i64> = ops::argmax(put::<B, 2>(&x, DType::F32)).into_data().iter::<i64>().collect();
+        prop_assert_eq!(found, expected);
+        Ok(())
+    });
+}
+
+/// One new token in several rows of a cache, whose slots are written on the way.
+pub fn decode_attention_agrees<B: Backend>() {
+    for (dtype, rounding) in types::<B>("decode_attention_agrees") {
+        let inputs =
+            (proptest::collection::vec(0..40_usize, 1..4), 1..3_usize, 1..4_usize, any::<bool>(), any::<u64>());
+        check(12, inputs, |(pasts, kv_heads, group, rope, seed)| {
+            let config = Llama4Config {
+                num_attention_heads: kv_heads * group,
+                num_key_value_heads: kv_heads,
+                head_dim: 32,
+                ..tiny_config()
+            };
+            let found = decoded::<B>(&config, &pasts, rope, dtype, seed);
+            let expected = decoded::<Reference>(&config, &pasts, rope, DType::F32, seed);
+            // Queries and keys are rounded up to three times before their products, which are sums of 32; then as any attention.
+            let (score, roundings) = (6.0, 8.0);
+            for (found, expected) in found.iter().zip(&expected) {
+                within(found, expected, (roundings * rounding * score).exp_m1() + 3.0 * rounding)?;
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Attention of one new token in each row, after it has so many, and the caches behind it.
+fn decoded<B: Backend>(
+    config: &Llama4Config,
+    pasts: &[usize],
+    rope: bool,
+    dtype: DType,
+    seed: u64,
+) -> [Tensor<B, 3>; 3] {
+    let device = B::Device::default();
+    let (heads, kv_heads, width) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
+    let mut cache = KvCache::<B>::new(config, pasts.len(), 64, dtype, &device);
+    let rows: Vec<Span> =
+        pasts.iter().enumerate().map(|(row, &past)| Span { row, past, offset: row, len: 1 }).collect();
+    let layer = &mut cache.layers_mut()[if rope { 0 } else { config.num_hidden_layers - 1 }];
+    let most = layer.keys().dims()[2];
+    for (row, &past) in pasts.iter().enumerate() {
+        let kept = layer.chunk().map_or(past, |chunk| past % chunk).min(most);
+        if kept > 0 {
+            let old = |seed: u64| put::<B, 3>(&values([kept, kv_heads, width], dtype, seed), dtype);
+            let piece = Piece { row, offset: 0, len: kept, first_slot: 0 };
+            layer.write(&[piece], &old(seed ^ row as u64), &old(seed ^ row as u64 ^ 77));
+        }
+    }
+    let new = |heads, seed| put::<B, 3>(&values([pasts.len(), heads, width], dtype, seed), dtype);
+    let new =
+        NewHeads { queries: new(heads, seed ^ 11), keys: new(kv_heads, seed ^ 12), values: new(kv_heads, seed ^ 13) };
+    let table: Vec<i32> = rows.iter().flat_map(|span| [span.row as i32, span.past as i32]).collect();
+    let table = Tensor::<B, 2, Int>::from_data(TensorData::new(table, [pasts.len(), 2]), &device);
+    let rotary = RotaryTable::new(&inverse_frequencies(config), pasts, &device);
+    let temperature = values([pasts.len(), 1, 1], DType::F32, seed ^ 14);
+    let steps = HeadSteps {
+        rotation: rope.then(|| rotary.tensors()),
+        norm: rope.then_some(1e-5),
+        temperature: (!rope).then(|| put::<B, 3>(&temperature, DType::F32)),
+    };
+    let places = Places { spans: &rows, table: &table };
+    let attended = ops::decode_attention(new, &steps, layer, &places, 0.25);
+    let flat = |tensor: &Tensor<B, 4>| {
+        let [rows, kv_heads, slots, width] = tensor.dims();
+        tensor.clone().reshape([rows * kv_heads, slots, width])
+    };
+    [attended, flat(layer.keys()), flat(layer.values())]
+}
+
+/// A decoded token gives the logits that it gives when it is watched, which takes a layer apart: where a backend has kernels for several steps
+/// at once they agree with the steps.
+pub fn decoding_agrees_with_traced_decoding<B: Backend>() {
+    let mut config = Llama4Config::tiny_chunked();
+    (config.hidden_size, config.intermediate_size, config.intermediate_size_mlp) = (512, 256, 256);
+    (config.head_dim, config.num_attention_heads, config.num_key_value_heads) = (128, 4, 2);
+    config.moe_layers = (0..config.num_hidden_layers).filter(|layer| layer % 3 != 1).collect();
+    for (dtype, rounding) in types::<B>("decoding_agrees_with_traced_decoding") {
+        for quantization in [Quantization::q8(), Quantization::q4()] {
+            let options = SyntheticOptions {
+                dtype: Some(dtype),
+                quantization: Some(quantization),
+                ..SyntheticOptions::default()
+            };
+            let device = B::Device::default();
+            let model = config.synthetic::<B>(&options, &device, |_| ControlFlow::Continue(())).expect("a model");
+            let (mut cache, mut watched) = (model.new_cache(1, 32), model.new_cache(1, 32));
+            for token in [5_u32, 17, 3, 3, 60, 9, 41] {
+                let batch = TokenBatch::single(&[token], &device);
+                let forward = |cache: &mut KvCache<B>, trace: bool| {
+                    let options = ForwardOptions { trace, ..ForwardOptions::default() };
+                    model.forward(&batch, cache, &options).expect("room").last_logits
+                };
+                let (found, expected) = (forward(&mut cache, false), forward(&mut watched, true));
+                let expected = Tensor::<Reference, 2>::from_data(expected.into_data(), &Default::default());
+                let bound = (1 + config.num_hidden_layers) as f64 * ROUNDINGS * rounding;
+                within(&found, &expected, bound)
+                    .unwrap_or_else(|error| panic!("{dtype:?}, {quantization:?}, token {token}: {error}"));
+            }
+        }
     }
 }
 
@@ -226,7 +372,7 @@ pub fn layers_and_models_agree<B: Backend>() {
                 let (reference, model) = pair::<B>(&config, dtype, quantization);
                 let bound = ROUNDINGS * rounding;
                 check(2, proptest::collection::vec(0..config.vocab_size as u32, 3..20), |tokens| {
-                    let (mut expected, mut found) = (Steps::new(&reference), Steps::new(&model));
+                    let (mut expected, mut found) = (Watched::new(&reference), Watched::new(&model));
                     let cut = tokens.len() / 2;
                     let pieces = [&tokens[..cut], &tokens[cut..tokens.len() - 1], &tokens[tokens.len() - 1..]];
                     for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
@@ -246,15 +392,15 @@ pub fn layers_and_models_agree<B: Backend>() {
 }
 
 /// A sequence that goes on step by step.
-struct Steps<'a, B: Backend> {
+struct Watched<'a, B: Backend> {
     model: &'a Llama4ForCausalLM<B>,
-    cache: llama4::cache::KvCache<B>,
+    cache: KvCache<B>,
 }
 
 /// A layer, and what of it a tensor is.
 type Place = (usize, &'static str);
 
-impl<'a, B: Backend> Steps<'a, B> {
+impl<'a, B: Backend> Watched<'a, B> {
     fn new(model: &'a Llama4ForCausalLM<B>) -> Self {
         Self { model, cache: model.new_cache(1, 32) }
     }

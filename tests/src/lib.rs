@@ -58,6 +58,10 @@ macro_rules! suite {
             packed_weights_agree,
             attention_agrees,
             norm_and_rotation_agree,
+            norm_and_gate_agree,
+            argmax_agrees,
+            decode_attention_agrees,
+            decoding_agrees_with_traced_decoding,
             lookup_agrees,
             layers_and_models_agree,
         );

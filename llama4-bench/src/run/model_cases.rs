@@ -7,6 +7,7 @@ use llama4::cache::KvCache;
 use llama4::error::CacheError;
 use llama4::generate::PREFILL_PIECE;
 use llama4::nn::{ForwardOptions, TokenBatch};
+use llama4::ops;
 
 use crate::harness::{Budget, Sample};
 use crate::interrupt;
@@ -82,5 +83,5 @@ fn step<B: Backend>(model: &Llama4ForCausalLM<B>, cache: &mut KvCache<B>, tokens
     let rows: Vec<(usize, &[u32])> = tokens.iter().map(Vec::as_slice).enumerate().collect();
     let batch = TokenBatch::new(&rows, &model.device());
     let output = model.forward(&batch, cache, &ForwardOptions::default())?;
-    Ok(output.last_logits.argmax(1).into_data().iter::<u32>().collect())
+    Ok(ops::argmax(output.last_logits).into_data().iter::<u32>().collect())
 }

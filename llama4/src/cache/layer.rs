@@ -62,6 +62,26 @@ impl<B: Backend> LayerCache<B> {
         }
     }
 
+    /// Hand both tensors to `work`, which gives them back, written to or not, with whatever else it has.
+    pub(crate) fn rewrite<T>(
+        &mut self,
+        work: impl FnOnce(Tensor<B, 4>, Tensor<B, 4>) -> (Tensor<B, 4>, Tensor<B, 4>, T),
+    ) -> Option<T> {
+        let Self { keys, values, .. } = self;
+        let mut result = None;
+        keys.inplace(|keys| {
+            let mut written = None;
+            values.inplace(|values| {
+                let (keys, values, answer) = work(keys, values);
+                result = Some(answer);
+                written = Some(keys);
+                values
+            });
+            written.expect("given back")
+        });
+        result
+    }
+
     /// Write the keys and values of pieces, at most one a row, into their slots, in place.
     ///
     /// # Shapes

@@ -82,6 +82,11 @@ impl<B: Backend> KvCache<B> {
         &self.layers
     }
 
+    /// The same, to be written to: for layers that are run one by one.
+    pub fn layers_mut(&mut self) -> &mut [LayerCache<B>] {
+        &mut self.layers
+    }
+
     /// Have every sequence hold `length` tokens with random keys and values, as if that many had been processed.
     ///
     /// For benchmarks: what a step at a depth costs depends on how many keys there are and not on what they are, and a prefill of tens of

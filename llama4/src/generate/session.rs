@@ -297,7 +297,7 @@ fn choose<B: Backend>(
         return Ok(Vec::new());
     }
     if sequences.iter().all(|sequence| !sequence.needs_logits()) {
-        let ids: Vec<u32> = logits.clone().argmax(1).into_data().iter::<u32>().collect();
+        let ids: Vec<u32> = crate::ops::argmax(logits.clone()).into_data().iter::<u32>().collect();
         return Ok(places
             .iter()
             .map(|&place| super::Sampled { id: ids[place], logprob: None, top: Vec::new() })

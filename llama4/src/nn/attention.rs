@@ -5,8 +5,8 @@ use burn::tensor::{Int, Tensor, TensorData};
 
 use super::{Projection, ProjectionConfig, StepContext};
 use crate::Llama4Config;
-use crate::cache::{LayerCache, Pieces};
-use crate::ops::{self, HeadSteps};
+use crate::cache::{LayerCache, Pieces, Span};
+use crate::ops::{self, HeadSteps, NewHeads, Places};
 
 /// Configuration of [`Attention`].
 #[derive(Config, Debug)]
@@ -93,19 +93,54 @@ impl<B: Backend> Attention<B> {
     /// - x: `[tokens, hidden]`
     /// - output: same as `x`
     pub fn forward(&self, x: Tensor<B, 2>, context: &StepContext<B>, cache: &mut LayerCache<B>) -> Tensor<B, 2> {
-        let queries = self.heads(self.q_proj.forward(x.clone()));
-        let keys = self.heads(self.k_proj.forward(x.clone()));
-        let values = self.heads(self.v_proj.forward(x));
-        let mut steps = HeadSteps {
+        let queries = self.q_proj.forward(x.clone());
+        let keys = self.k_proj.forward(x.clone());
+        let values = self.v_proj.forward(x);
+        self.o_proj.forward(self.attend([queries, keys, values], context, cache))
+    }
+
+    /// Attend with what the projections made of the new tokens.
+    ///
+    /// # Shapes
+    /// - queries, keys and values: `[tokens, heads * head_dim]`, keys and values of the key heads
+    /// - output: as the queries
+    pub(super) fn attend(
+        &self,
+        qkv: [Tensor<B, 2>; 3],
+        context: &StepContext<B>,
+        cache: &mut LayerCache<B>,
+    ) -> Tensor<B, 2> {
+        let [queries, keys, values] = qkv.map(|x| self.heads(x));
+        let steps = HeadSteps {
             rotation: self.uses_rope.then(|| context.rotary.tensors()),
             norm: self.qk_norm,
-            temperature: None,
+            temperature: context.temperature.clone().filter(|_| self.temperature_tuning),
         };
-        let keys = ops::position_heads(keys, &steps);
-        steps.temperature = context.temperature.clone().filter(|_| self.temperature_tuning);
-        let queries = ops::position_heads(queries, &steps);
+        let attended = match &context.places {
+            Some(table) => {
+                let places = Places { spans: &context.spans, table };
+                ops::decode_attention(NewHeads { queries, keys, values }, &steps, cache, &places, self.scale)
+            }
+            None => self.attend_pieces(NewHeads { queries, keys, values }, steps, &context.spans, cache),
+        };
+        let [tokens, heads, head_dim] = attended.dims();
+        attended.reshape([tokens, heads * head_dim])
+    }
 
-        let pieces = Pieces::cut(&context.spans, cache.chunk());
+    /// Attention of any number of tokens of each sequence, cut at the borders of chunks.
+    fn attend_pieces(
+        &self,
+        new: NewHeads<B>,
+        mut steps: HeadSteps<B>,
+        spans: &[Span],
+        cache: &mut LayerCache<B>,
+    ) -> Tensor<B, 3> {
+        let values = new.values;
+        let queries = ops::position_heads(new.queries, &steps);
+        steps.temperature = None;
+        let keys = ops::position_heads(new.keys, &steps);
+
+        let pieces = Pieces::cut(spans, cache.chunk());
         let mut outputs = Vec::new();
         if !pieces.continuing.is_empty() {
             cache.write(&pieces.continuing, &keys, &values);
@@ -116,9 +151,7 @@ impl<B: Backend> Attention<B> {
             // Only now: what continues a chunk has read the keys that these overwrite.
             cache.write(&pieces.kept, &keys, &values);
         }
-        let attended = in_batch_order(outputs, &pieces);
-        let [tokens, heads, head_dim] = attended.dims();
-        self.o_proj.forward(attended.reshape([tokens, heads * head_dim]))
+        in_batch_order(outputs, &pieces)
     }
 
     /// `[tokens, heads * head_dim]` to `[tokens, heads, head_dim]`.

@@ -1,5 +1,5 @@
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 
 use super::RotaryTable;
 use crate::Llama4Config;
@@ -14,6 +14,8 @@ pub struct StepContext<B: Backend> {
     pub rotary: RotaryTable<B>,
     /// Query scale of NoPE layers at each token's position, `f32`, `[tokens, 1, 1]`; `None` where it is one throughout.
     pub temperature: Option<Tensor<B, 3>>,
+    /// Cache row and position of each token, `[tokens, 2]`, where every sequence has one new token.
+    pub places: Option<Tensor<B, 2, Int>>,
 }
 
 impl<B: Backend> StepContext<B> {
@@ -27,7 +29,11 @@ impl<B: Backend> StepContext<B> {
                 .any(|scale| *scale != 1.0)
                 .then(|| Tensor::from_data_dtype(TensorData::new(scales, shape), device, DType::F32))
         });
-        Self { rotary: RotaryTable::new(frequencies, &positions, device), temperature, spans }
+        let places = spans.iter().all(|span| span.len == 1).then(|| {
+            let places: Vec<i32> = spans.iter().flat_map(|span| [span.row as i32, span.past as i32]).collect();
+            Tensor::from_data(TensorData::new(places, [spans.len(), 2]), device)
+        });
+        Self { rotary: RotaryTable::new(frequencies, &positions, device), temperature, places, spans }
     }
 }
 

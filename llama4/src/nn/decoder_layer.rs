@@ -34,9 +34,9 @@ pub struct Training {
 /// Pre-norm decoder layer: `h = x + Attention(norm(x))`, `y = h + FeedForward(norm(h))`.
 #[derive(Module, Debug)]
 pub struct DecoderLayer<B: Backend> {
-    input_layernorm: RmsNorm<B>,
+    pub(super) input_layernorm: RmsNorm<B>,
     pub(super) self_attn: Attention<B>,
-    post_attention_layernorm: RmsNorm<B>,
+    pub(super) post_attention_layernorm: RmsNorm<B>,
     pub(super) feed_forward: FeedForward<B>,
     /// Share of values dropped from both additions to the residual stream; only ever under autodiff.
     dropout: f64,

@@ -18,6 +18,7 @@ mod output;
 mod projection;
 mod residual;
 mod rope;
+mod token;
 mod weights;
 
 pub use attention::{Attention, AttentionConfig};

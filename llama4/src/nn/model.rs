@@ -74,15 +74,18 @@ impl<B: Backend> Llama4Model<B> {
         let mut kept = Vec::new();
         let mut traced = trace.then(Trace::default);
         for (index, layer) in self.layers.iter().enumerate() {
-            let output = layer.forward(hidden, &context, cache.layer(index));
-            hidden = output.hidden;
+            hidden = match &mut traced {
+                None => layer.step(hidden, &context, cache.layer(index)),
+                Some(trace) => {
+                    let output = layer.forward(hidden, &context, cache.layer(index));
+                    trace.attention.push(output.attention);
+                    trace.layers.push(output.hidden.clone());
+                    trace.routing.push(output.routing);
+                    output.hidden
+                }
+            };
             if selected.contains(&index) {
                 kept.push(hidden.clone());
-            }
-            if let Some(trace) = &mut traced {
-                trace.attention.push(output.attention);
-                trace.layers.push(hidden.clone());
-                trace.routing.push(output.routing);
             }
         }
         cache.advance(&context.spans);

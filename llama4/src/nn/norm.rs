@@ -42,6 +42,11 @@ impl<B: Backend> RmsNorm<B> {
         ops::rms_norm(x, self.weight.val(), self.epsilon)
     }
 
+    /// The norm as part of an operation that begins with it.
+    pub(super) fn of_input(&self) -> ops::InputNorm<B> {
+        ops::InputNorm { weight: self.weight.val(), epsilon: self.epsilon }
+    }
+
     /// The weight, `[width]`.
     pub fn weight(&self) -> Tensor<B, 1> {
         self.weight.val()

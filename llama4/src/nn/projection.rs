@@ -6,7 +6,7 @@ use burn::tensor::backend::Backend;
 
 use super::LoraAdapter;
 use crate::ops;
-use crate::quant::{Rows, Weight};
+use crate::quant::{PackedTensor, Rows, Weight};
 
 /// Configuration of [`Projection`].
 #[derive(Config, Debug)]
@@ -74,6 +74,11 @@ impl<B: Backend> Projection<B> {
 
     pub(crate) fn weight_mut(&mut self) -> &mut Weight<B, 2> {
         &mut self.weight
+    }
+
+    /// The packed weight, if that is all there is to the projection.
+    pub(super) fn packed_alone(&self) -> Option<&PackedTensor<B>> {
+        if self.bias.is_some() || self.lora.is_some() { None } else { self.weight.packed() }
     }
 
     /// The adapter, if there is one.

@@ -4,12 +4,14 @@
 //! backend runs, and what every kernel is held to. `cpu` has the kernels for burn-ndarray, `cube` those for burn's CubeCL backends
 //! (CUDA, wgpu); `dispatch` alone looks at which backend it is on, by the type of a tensor's primitive.
 
+mod argmax;
 mod attention;
 mod bands;
 #[cfg(feature = "ndarray")]
 mod cpu;
 #[cfg(feature = "cube")]
 mod cube;
+mod decode_attention;
 mod dispatch;
 mod grouped_linear;
 mod heads;
@@ -20,10 +22,13 @@ mod partial_sums;
 mod pick;
 mod product;
 mod swiglu;
+mod token;
 
+pub use argmax::argmax;
 pub(crate) use attention::SCORES_AT_ONCE;
 pub use attention::{cached_attention, cached_attention_plain, fresh_attention, fresh_attention_plain};
 pub(crate) use bands::UNPACKED_AT_ONCE;
+pub use decode_attention::{NewHeads, Places, decode_attention, decode_attention_plain};
 pub(crate) use dispatch::shared;
 pub use dispatch::{ActiveKernels, active_kernels, computes_in, rounds_activations, with_exact_activations};
 pub use grouped_linear::{grouped_linear, grouped_linear_plain};
@@ -38,3 +43,7 @@ pub use partial_sums::partial_sums;
 pub use pick::{gather_columns, select_rows};
 pub use product::product;
 pub use swiglu::{swiglu, swiglu_halves, swiglu_halves_plain};
+pub use token::{
+    InputNorm, OneExpert, add_linear, add_linear_plain, fuses_tokens, normed_linears, normed_linears_plain,
+    normed_swiglu, normed_swiglu_plain, router_logits, router_logits_plain,
+};

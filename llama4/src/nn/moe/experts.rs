@@ -10,9 +10,8 @@ use crate::nn::residual::towards_residual;
 use crate::ops;
 use crate::quant::Weight;
 
-/// Elements that one tensor of experts may hold: 2²⁸, 1 GiB in `f32`. wgpu binds between 128 MiB and 4 GiB at once, and kernels
-/// index with 32 bits.
-pub(crate) const ELEMENTS_PER_TENSOR: usize = 1 << 28;
+/// Elements that one tensor of experts may hold: 2³¹, since kernels index with 32 bits. Where a device binds less at once, groups are smaller.
+pub(crate) const ELEMENTS_PER_TENSOR: usize = 1 << 31;
 
 /// Configuration of [`Experts`].
 #[derive(Config, Debug)]
@@ -236,7 +235,8 @@ mod tests {
         let config = ExpertsConfig::new(8, 4, 5).with_elements_per_tensor(2 * 64);
         assert_eq!(config.group_sizes(), [2, 2, 1]);
         assert_eq!(config.with_elements_per_tensor(1).group_sizes(), [1; 5]);
-        assert_eq!(ExpertsConfig::new(5120, 8192, 16).group_sizes(), [3, 3, 3, 3, 3, 1]);
+        assert_eq!(ExpertsConfig::new(5120, 8192, 16).group_sizes(), [16]);
+        assert_eq!(ExpertsConfig::new(5120, 8192, 128).group_sizes(), [25, 25, 25, 25, 25, 3]);
     }
 
     #[test]

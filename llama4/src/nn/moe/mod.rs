@@ -45,7 +45,7 @@ impl MoeConfig {
 /// The score is on the expert's *input*, inside the nonlinearity, not a weight on its output.
 #[derive(Module, Debug)]
 pub struct Moe<B: Backend> {
-    router: Router<B>,
+    pub(in crate::nn) router: Router<B>,
     pub(in crate::nn) experts: Experts<B>,
     pub(in crate::nn) shared_expert: Mlp<B>,
     /// Run every expert on all tokens.

@@ -49,6 +49,11 @@ pub struct Routing<B: Backend> {
 }
 
 impl<B: Backend> Router<B> {
+    /// The weight, `[experts, hidden]`, if a token goes to one expert.
+    pub(in crate::nn) fn of_one(&self) -> Option<Tensor<B, 2>> {
+        (self.top_k == 1).then(|| self.weight.val())
+    }
+
     /// # Shapes
     /// - x: `[tokens, hidden]`
     pub fn forward(&self, x: Tensor<B, 2>) -> Routing<B> {

@@ -1,5 +1,5 @@
-//! Attention of one new token over its cache: rotation, QK norm, temperature and the cache's new slot in the same launch. Keys are split
-//! among cubes, whose parts a second launch joins.
+//! Attention of new tokens, one a sequence, over their cache: rotation, QK norm, temperature and the cache's new slots in the same launch. Keys
+//! are split among cubes, whose parts a second launch joins.
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeRuntime;
@@ -8,7 +8,9 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::features::Plane;
 use cubecl::prelude::*;
 
-use super::row_product::array;
+use super::args::{array, words};
+use super::heads::{Steps, rotated, rounded};
+use super::reduce::over_line;
 
 /// Units of a plane, and planes of a cube.
 const PLANE: usize = 32;
@@ -21,18 +23,14 @@ const LINE: usize = 4;
 /// Keys that a unit takes in one step.
 const KEYS: usize = 4;
 
-/// What is done to queries and keys, and where the token goes.
-pub(in crate::ops) struct Token<'a, R: CubeRuntime> {
-    /// Cosine and sine of every pair, `F32`, `[head_dim / 2]` each; `None` on layers without rotation.
-    pub(in crate::ops) rotary: Option<(&'a CubeTensor<R>, &'a CubeTensor<R>)>,
-    /// Epsilon of the norm of queries and keys, on layers that have it.
-    pub(in crate::ops) qk_norm: Option<f64>,
-    /// What queries are multiplied with after that, for their position.
-    pub(in crate::ops) temperature: Option<f32>,
-    pub(in crate::ops) scale: f64,
-    /// Row of the cache, and keys that it has already.
-    pub(in crate::ops) row: usize,
-    pub(in crate::ops) past: usize,
+/// Where new tokens go, each behind the others of its row.
+pub(in crate::ops) struct Places<'a, R: CubeRuntime> {
+    /// Row and position of each, `I32`, `[tokens, 2]`.
+    pub(in crate::ops) table: &'a CubeTensor<R>,
+    /// Positions of a chunk, if a token sees no more than its chunk; a slot is then the place in the chunk.
+    pub(in crate::ops) chunk: Option<usize>,
+    /// Most keys that one of them sees, its own among them.
+    pub(in crate::ops) most: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,28 +51,37 @@ impl Plan {
     }
 }
 
-/// `[1, heads * head_dim]`: attention of the queries in `qkv`, `[1, (heads + 2 kv_heads) * head_dim]`, over the keys of a cache,
-/// `[rows, kv_heads, slots, head_dim]`, to which the new key and value are written first. `None` where that is not this kernel's work.
+/// Queries, keys and values of new tokens, `[tokens, heads, head_dim]`, as they come from their projections.
+pub(in crate::ops) struct Heads<'a, R: CubeRuntime> {
+    pub(in crate::ops) queries: &'a CubeTensor<R>,
+    pub(in crate::ops) keys: &'a CubeTensor<R>,
+    pub(in crate::ops) values: &'a CubeTensor<R>,
+}
+
+/// `[tokens, heads, head_dim]`: attention over a cache, `[rows, kv_heads, slots, head_dim]`, to which the new keys and values are written
+/// first. Keys take all steps but the temperature, which is the queries' alone. `None` where that is not this kernel's work.
 pub(in crate::ops) fn decode_attention<R: CubeRuntime>(
-    qkv: &CubeTensor<R>,
-    keys: &CubeTensor<R>,
-    values: &CubeTensor<R>,
-    token: &Token<'_, R>,
+    new: &Heads<'_, R>,
+    steps: &Steps<'_, R>,
+    scale: f64,
+    [keys, values]: [&CubeTensor<R>; 2],
+    places: &Places<'_, R>,
 ) -> Option<CubeTensor<R>> {
-    let [rows, kv_heads, slots, width] = *keys.shape.dims.as_slice() else { return None };
-    let heads = (qkv.shape.num_elements() / width).checked_sub(2 * kv_heads)?;
-    let client = &qkv.client;
+    let queries = new.queries;
+    let ([tokens, heads, _], [_, kv_heads, slots, width]) = (dims(queries)?, dims(keys)?);
+    let client = &queries.client;
     let (hardware, features) = (&client.properties().hardware, &client.properties().features);
-    let fits = token.row < rows
-        && token.past < slots
+    let dtype = queries.dtype;
+    let fits = (1..=65_535).contains(&tokens)
+        && places.most <= slots
+        && places.table.dtype == DType::I32
         && heads > 0
         && heads.is_multiple_of(kv_heads)
         && heads / kv_heads <= 8
         && width.is_multiple_of(OWN)
         && PLANE.is_multiple_of(width / OWN)
         && width <= PLANE * LINE
-        && qkv.dtype == keys.dtype
-        && keys.dtype == values.dtype
+        && [new.keys, new.values, keys, values].iter().all(|tensor| tensor.dtype == dtype)
         && hardware.plane_size_min == PLANE as u32
         && hardware.plane_size_max == PLANE as u32
         && features.plane.contains(Plane::Ops);
@@ -85,40 +92,42 @@ pub(in crate::ops) fn decode_attention<R: CubeRuntime>(
         kv_heads,
         group: heads / kv_heads,
         width,
-        rotated: token.rotary.is_some(),
-        normed: token.qk_norm.is_some(),
-        tempered: token.temperature.is_some(),
+        rotated: steps.rotation.is_some(),
+        normed: steps.norm.is_some(),
+        tempered: steps.temperature.is_some(),
     };
-    let count = token.past + 1;
-    let cubes = (2 * hardware.num_streaming_multiprocessors.unwrap_or(64) as usize).div_ceil(kv_heads);
-    let share = count.div_ceil(cubes).next_multiple_of(PLANES * PLANE / plan.units() * KEYS / 2);
-    let splits = count.div_ceil(share);
-    let empty = |shape, dtype| empty_device_dtype(client.clone(), qkv.device.clone(), shape, dtype);
-    let parts = empty(Shape::new([splits * heads, width + 2]), DType::F32);
-    let output = empty(Shape::new([1, heads * width]), qkv.dtype);
-    let (cos, sin) = token.rotary.unwrap_or((qkv, qkv));
-    let words = |tensor: &CubeTensor<R>| tensor.shape.num_elements() * tensor.dtype.size() / 4;
-    // SAFETY: reads and writes stay below the lengths, which are those of the tensors: row and slot exist.
+    let cubes = (2 * hardware.num_streaming_multiprocessors.unwrap_or(64) as usize).div_ceil(kv_heads * tokens);
+    let share = places.most.div_ceil(cubes).next_multiple_of(PLANES * PLANE / plan.units() * KEYS / 2);
+    let splits = places.most.div_ceil(share);
+    let empty = |shape, dtype| empty_device_dtype(client.clone(), queries.device.clone(), shape, dtype);
+    let parts = empty(Shape::new([tokens * splits * heads, width + 2]), DType::F32);
+    let output = empty(Shape::new([tokens, heads, width]), dtype);
+    // Something to bind in the place of what is not there.
+    let (cos, sin) = steps.rotation.unwrap_or((queries, queries));
+    // SAFETY: the rows and positions of the table are those of the cache, whose slots hold `most` keys; all else is read and written below
+    // the lengths of the tensors.
     let launched = unsafe {
         attend_kernel::launch_unchecked(
             client,
-            CubeCount::Static(kv_heads as u32, splits as u32, 1),
+            CubeCount::Static(kv_heads as u32, splits as u32, tokens as u32),
             CubeDim::new_2d(PLANE as u32, PLANES as u32),
-            array(qkv, LINE),
-            ArrayArg::from_raw_parts_and_size(&cos.handle, words(cos), 1, 4),
-            ArrayArg::from_raw_parts_and_size(&sin.handle, words(sin), 1, 4),
+            array(queries, LINE),
+            array(new.keys, LINE),
+            array(new.values, LINE),
+            words(cos, 1),
+            words(sin, 1),
+            words(steps.temperature.unwrap_or(queries), 1),
+            array(places.table, 1),
             array(keys, LINE),
             array(values, LINE),
             array(&parts, 1),
-            ScalarArg::new(token.row),
             ScalarArg::new(slots),
-            ScalarArg::new(token.past),
+            ScalarArg::new(places.chunk.unwrap_or(0)),
             ScalarArg::new(share),
-            ScalarArg::new(token.qk_norm.unwrap_or(0.0) as f32),
-            ScalarArg::new(token.temperature.unwrap_or(1.0)),
-            ScalarArg::new(token.scale as f32),
+            ScalarArg::new(steps.norm.unwrap_or(0.0) as f32),
+            ScalarArg::new(scale as f32),
             plan,
-            qkv.dtype.into(),
+            dtype.into(),
         )
     };
     // SAFETY: as above.
@@ -126,42 +135,55 @@ pub(in crate::ops) fn decode_attention<R: CubeRuntime>(
         && unsafe {
             join_kernel::launch_unchecked(
                 client,
-                CubeCount::Static(heads as u32, 1, 1),
+                CubeCount::Static(heads as u32, tokens as u32, 1),
                 CubeDim::new_1d(width as u32),
                 array(&parts, 1),
                 array(&output, 1),
                 ScalarArg::new(splits),
                 ScalarArg::new(heads),
                 width,
-                qkv.dtype.into(),
+                dtype.into(),
             )
         }
         .is_ok();
-    super::ran("attention of a token", joined).then_some(output)
+    super::ran("attention of new tokens", joined).then_some(output)
+}
+
+/// Its shape, if it has so many axes.
+fn dims<R: CubeRuntime, const D: usize>(tensor: &CubeTensor<R>) -> Option<[usize; D]> {
+    tensor.shape.dims.as_slice().try_into().ok()
 }
 
 #[cube(launch_unchecked)]
 fn attend_kernel<X: Float>(
-    qkv: &Array<Line<X>>,
+    new_queries: &Array<Line<X>>,
+    new_keys: &Array<Line<X>>,
+    new_values: &Array<Line<X>>,
     cos: &Array<f32>,
     sin: &Array<f32>,
+    temperature: &Array<f32>,
+    places: &Array<i32>,
     keys: &mut Array<Line<X>>,
     values: &mut Array<Line<X>>,
     parts: &mut Array<f32>,
-    row: usize,
     slots: usize,
-    past: usize,
+    chunk: usize,
     share: usize,
     epsilon: f32,
-    temperature: f32,
     scale: f32,
     #[comptime] plan: Plan,
     #[define(X)] _dtype: StorageType,
 ) {
     let (lane, plane) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
-    let (kv_head, split) = (CUBE_POS_X as usize, CUBE_POS_Y as usize);
+    let (kv_head, split, token) = (CUBE_POS_X as usize, CUBE_POS_Y as usize, CUBE_POS_Z as usize);
     let (group, lines) = comptime!((plan.group, plan.width / LINE));
+    let row = usize::cast_from(places[2 * token]);
+    let mut past = usize::cast_from(places[2 * token + 1]);
+    if chunk > 0 {
+        past = past % chunk;
+    }
     let first = split * share;
+    // Nothing is left for the last cubes of a sequence that is shorter than others.
     let last = select(first + share < past + 1, first + share, past + 1);
     let base = (row * plan.kv_heads + kv_head) * slots * lines;
 
@@ -170,38 +192,30 @@ fn attend_kernel<X: Float>(
     let mut head = plane;
     while head < group + 1 {
         let is_key = head == group;
-        let source = select(is_key, comptime!(plan.group * plan.kv_heads) + kv_head, kv_head * group + head);
         let inside = lane < lines;
         let at = select(inside, lane, 0);
-        let mut four = Line::<f32>::cast_from(qkv[source * lines + at]);
+        let query = (token * plan.kv_heads + kv_head) * group + select(is_key, 0, head);
+        let mut four = Line::<f32>::cast_from(new_queries[query * lines + at]);
+        if is_key {
+            four = Line::<f32>::cast_from(new_keys[(token * plan.kv_heads + kv_head) * lines + at]);
+        }
         if comptime!(plan.rotated) {
-            let mut turned = Line::<f32>::empty(LINE);
-            #[unroll]
-            for pair in 0..2usize {
-                let (c, s) = (cos[at * 2 + pair], sin[at * 2 + pair]);
-                let (a, b) = (four[comptime!(2 * pair)], four[comptime!(2 * pair + 1)]);
-                turned[comptime!(2 * pair)] = a * c - b * s;
-                turned[comptime!(2 * pair + 1)] = a * s + b * c;
-            }
-            four = Line::cast_from(Line::<X>::cast_from(turned));
+            four = rotated::<X>(four, cos, sin, token * comptime!(plan.width / 2) + 2 * at);
         }
         if comptime!(plan.normed) {
-            let squares = four * four;
-            let own = select(inside, (squares[0] + squares[1]) + (squares[2] + squares[3]), 0.0);
+            let own = select(inside, over_line(four * four), 0.0);
             let mean = plane_sum(own) / comptime!(plan.width as f32);
-            let factor = 1.0 / f32::sqrt(mean + epsilon);
-            four = Line::cast_from(Line::<X>::cast_from(four * Line::empty(LINE).fill(factor)));
+            four = rounded::<X>(four * Line::empty(LINE).fill(1.0 / f32::sqrt(mean + epsilon)));
         }
         if is_key {
             // The cube that has the last keys writes the new one, and reads it with the others.
-            if last == past + 1 && inside {
-                let value = comptime!((plan.group + 1) * plan.kv_heads) + kv_head;
+            if first <= past && past < first + share && inside {
                 keys[base + past * lines + lane] = Line::cast_from(four);
-                values[base + past * lines + lane] = qkv[value * lines + lane];
+                values[base + past * lines + lane] = new_values[(token * plan.kv_heads + kv_head) * lines + lane];
             }
         } else {
             if comptime!(plan.tempered) {
-                four = Line::cast_from(Line::<X>::cast_from(four * Line::empty(LINE).fill(temperature)));
+                four = rounded::<X>(four * Line::empty(LINE).fill(temperature[token]));
             }
             if inside {
                 queries[head * lines + lane] = four * Line::empty(LINE).fill(scale);
@@ -210,6 +224,7 @@ fn attend_kernel<X: Float>(
         head += PLANES;
     }
     sync_cube();
+    sync_storage();
 
     // Units that share a key, keys that a plane has at once, and this unit's.
     let (units, at_once) = comptime!((plan.units(), PLANE / plan.units()));
@@ -363,13 +378,15 @@ fn attend_kernel<X: Float>(
             let place = (comptime!(p * plan.group) + h) * stride;
             sum += shared[place + within] * f32::exp(shared[place + comptime!(plan.width)] - most);
         }
-        let target = (split * comptime!(plan.group * plan.kv_heads) + kv_head * group + h) * stride;
+        let target =
+            ((token * (CUBE_COUNT_Y as usize) + split) * comptime!(plan.group * plan.kv_heads) + kv_head * group + h)
+                * stride;
         parts[target + within] = select(within == comptime!(plan.width), most, sum);
         at += comptime!(PLANE * PLANES);
     }
 }
 
-/// The parts of a head joined, by a cube of as many units as the head has values.
+/// The parts of a token's head joined, by a cube of as many units as the head has values.
 #[cube(launch_unchecked)]
 fn join_kernel<X: Float>(
     parts: &Array<f32>,
@@ -379,19 +396,20 @@ fn join_kernel<X: Float>(
     #[comptime] width: usize,
     #[define(X)] _dtype: StorageType,
 ) {
-    let (head, at) = (CUBE_POS, UNIT_POS as usize);
+    let (head, token, at) = (CUBE_POS_X as usize, CUBE_POS_Y as usize, UNIT_POS as usize);
     let stride = comptime!(width + 2);
-    let mut most = parts[head * stride + comptime!(width)];
-    for split in 0..splits {
-        most = max(most, parts[(split * heads + head) * stride + comptime!(width)]);
+    let own = (token * splits * heads + head) * stride;
+    let mut most = parts[own + comptime!(width)];
+    for split in 1..splits {
+        most = max(most, parts[own + split * heads * stride + comptime!(width)]);
     }
     let mut sum = 0.0_f32;
     let mut total = 0.0_f32;
     for split in 0..splits {
-        let place = (split * heads + head) * stride;
+        let place = own + split * heads * stride;
         let share = f32::exp(parts[place + comptime!(width)] - most);
         sum += parts[place + at] * share;
         total += parts[place + comptime!(width + 1)] * share;
     }
-    output[head * width + at] = X::cast_from(sum / total);
+    output[(token * heads + head) * width + at] = X::cast_from(sum / total);
 }

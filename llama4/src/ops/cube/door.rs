@@ -61,6 +61,17 @@ pub(in crate::ops) fn strided<B: Backend, R: CubeRuntime, const D: usize>(
     }
 }
 
+/// The same of a tensor that is given away, so that it can be written to if nobody else has it. Only of primitives for which [`is_cube`]
+/// holds.
+pub(in crate::ops) fn owned<B: Backend, R: CubeRuntime, const D: usize>(
+    tensor: Tensor<B, D>,
+) -> Option<(CubeTensor<R>, Door<R>)> {
+    match tensor.into_primitive() {
+        TensorPrimitive::Float(primitive) => reach(Box::new(primitive)),
+        TensorPrimitive::QFloat(_) => None,
+    }
+}
+
 /// The same of integers.
 pub(in crate::ops) fn int<B: Backend, R: CubeRuntime, const D: usize>(
     tensor: Tensor<B, D, Int>,
@@ -96,17 +107,29 @@ pub(in crate::ops) fn wrap<B: Backend, R: CubeRuntime, const D: usize>(
     door: &Door<R>,
     tensor: CubeTensor<R>,
 ) -> Option<Tensor<B, D>> {
-    let primitive: Box<dyn Any> = match door {
-        Door::Direct => Box::new(tensor),
-        #[cfg(feature = "fusion")]
-        Door::FusedBytes(client) => Box::new(fused::register(client, tensor)),
-        #[cfg(feature = "fusion")]
-        Door::FusedWords(client) => Box::new(fused::register(client, tensor)),
-        #[cfg(not(feature = "fusion"))]
-        Door::Never(..) => return None,
-    };
-    let primitive = primitive.downcast::<B::FloatTensorPrimitive>().ok()?;
+    let primitive = leave(door, tensor)?.downcast::<B::FloatTensorPrimitive>().ok()?;
     Some(Tensor::from_primitive(TensorPrimitive::Float(*primitive)))
+}
+
+/// The same of integers.
+pub(in crate::ops) fn wrap_int<B: Backend, R: CubeRuntime, const D: usize>(
+    door: &Door<R>,
+    tensor: CubeTensor<R>,
+) -> Option<Tensor<B, D, Int>> {
+    let primitive = leave(door, tensor)?.downcast::<B::IntTensorPrimitive>().ok()?;
+    Some(Tensor::from_primitive(*primitive))
+}
+
+fn leave<R: CubeRuntime>(door: &Door<R>, tensor: CubeTensor<R>) -> Option<Box<dyn Any>> {
+    match door {
+        Door::Direct => Some(Box::new(tensor)),
+        #[cfg(feature = "fusion")]
+        Door::FusedBytes(client) => Some(Box::new(fused::register(client, tensor))),
+        #[cfg(feature = "fusion")]
+        Door::FusedWords(client) => Some(Box::new(fused::register(client, tensor))),
+        #[cfg(not(feature = "fusion"))]
+        Door::Never(..) => None,
+    }
 }
 
 /// Tensors of burn's fusion, which are operations until somebody asks for their values.

@@ -1,11 +1,15 @@
 //! Kernels over tensors of burn's CubeCL backends: one source for CUDA and wgpu.
 
+mod argmax;
+mod args;
 mod decode;
-#[allow(dead_code, reason = "tested, and not called by the layers yet")]
 mod decode_attention;
 mod door;
+mod gate;
+mod heads;
+mod norm;
 mod product;
-#[allow(dead_code, reason = "tested, and not called by the layers yet")]
+mod reduce;
 mod router;
 mod row_product;
 mod stream;
@@ -18,9 +22,15 @@ use burn_cubecl::tensor::CubeTensor;
 
 use crate::quant::Packing;
 
-pub(super) use door::{Door, float, int, is_cube, is_fused, strided, wrap};
+pub(super) use argmax::argmax;
+pub(super) use decode_attention::{Heads, Places, decode_attention};
+pub(super) use door::{Door, float, int, is_cube, is_fused, owned, strided, wrap, wrap_int};
+pub(super) use gate::{swiglu, swiglu_halves};
+pub(super) use heads::{Steps, position_heads};
+pub(super) use norm::rms_norm;
 pub(super) use product::exact_product;
-pub(super) use row_product::{Weights, row_product};
+pub(super) use router::router_logits;
+pub(super) use row_product::{Chosen, Norm, Weights, down, fuses_tokens, gated, normed_rows, row_product};
 pub(super) use stream::partial_sums;
 pub(super) use unpack::{Rows, unpack};
 

@@ -6,9 +6,10 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::PackedRows;
-use super::decode_attention::{Token, decode_attention};
-use super::router::router_logits;
-use super::row_product::{Chosen, Norm, Weights, down, gated, normed_rows, row_product};
+use super::{
+    Chosen, Heads, Norm, Places, Steps, Weights, argmax, decode_attention, down, gated, normed_rows, router_logits,
+    row_product,
+};
 use crate::quant::{Packing, pack, unpack};
 
 #[cfg(feature = "wgpu")]
@@ -32,10 +33,13 @@ fn all_agree<R: CubeRuntime>(types: &[DType]) {
             bench.rows_agree(packing, dtype);
             bench.fused_products_agree(packing, dtype);
         }
-        for (past, rotated) in [(0, true), (5, false), (63, true), (700, false)] {
-            bench.attention_agrees(dtype, past, rotated);
+        for (pasts, chunk, rotated) in
+            [(&[0][..], None, true), (&[5], None, false), (&[63, 2, 40], Some(32), true), (&[700, 1, 699], None, false)]
+        {
+            bench.attention_agrees(dtype, pasts, chunk, rotated);
         }
     }
+    bench.argmax_agrees();
 }
 
 /// Values that `dtype` holds exactly, from a seed.
@@ -159,9 +163,10 @@ impl<R: CubeRuntime> Bench<R> {
             self.packed(packing, 32, columns, 6),
             self.packed(packing, 48, columns, 7),
         );
-        let Some(y) = normed_rows(&stream_x, &norm, &[&q.0, &k.0, &v.0]) else { return };
-        let expected: Vec<f64> = [q.1, k.1, v.1].iter().flat_map(|weight| product(weight, &x)).collect();
-        assert_close("norm and rows", &self.get(&y), &expected, bound);
+        let Some(parts) = normed_rows(&stream_x, &norm, &[&q.0, &k.0, &v.0]) else { return };
+        for (part, weight) in parts.iter().zip([q.1, k.1, v.1]) {
+            assert_close("norm and rows", &self.get(part), &product(&weight, &x), bound);
+        }
 
         let router = values(experts * columns, dtype, 8);
         let logits =
@@ -174,11 +179,13 @@ impl<R: CubeRuntime> Bench<R> {
         let (gate, up) = (self.packed(packing, width, columns, 9), self.packed(packing, width, columns, 10));
         let both = self.packed(packing, experts * 2 * width, columns, 11);
         let chosen = Chosen { experts: &both.0, logits: &logits };
-        let y = gated(&stream_x, &norm, &gate.0, &up.0, &chosen).expect("like the rows");
+        let y = gated(&stream_x, &norm, &gate.0, &up.0, Some(&chosen)).expect("like the rows");
         let swiglu = |gate: &f64, up: &f64| gate / (1.0 + (-gate).exp()) * up;
         let mut expected: Vec<f64> =
             product(&gate.1, &x).iter().zip(&product(&up.1, &x)).map(|(gate, up)| swiglu(gate, up)).collect();
         let of_expert = product(&both.1[best * 2 * width * columns..(best + 1) * 2 * width * columns], &x);
+        let alone = gated(&stream_x, &norm, &gate.0, &up.0, None).expect("like the rows");
+        assert_close("norm, gate and up without experts", &self.get(&alone), &expected, 2.0 * bound);
         expected.extend((0..width).map(|at| swiglu(&(score * of_expert[at]), &(score * of_expert[width + at]))));
         assert_close("norm, gate and up", &self.get(&y), &expected, 2.0 * bound);
 
@@ -196,40 +203,74 @@ impl<R: CubeRuntime> Bench<R> {
         assert_close("output and residual", &self.get(&y.expect("like the rows")), &expected, bound);
     }
 
-    fn attention_agrees(&self, dtype: DType, past: usize, rotated: bool) {
-        let (heads, kv_heads, width, rows, slots, row) = (10, 2, 128, 2, past + 9, 1);
-        let (scale, temperature, group) = (0.0884, 1.25_f32, heads / kv_heads);
-        let qkv = values((heads + 2 * kv_heads) * width, dtype, 21);
-        let count = rows * kv_heads * slots * width;
+    /// The first of the largest, whichever units and cubes look at them.
+    fn argmax_agrees(&self) {
+        for (rows, columns) in [(1, 1), (3, 255), (2, 202_048)] {
+            let mut x = values(rows * columns, DType::F32, 31);
+            for (row, x) in x.chunks_mut(columns).enumerate() {
+                let largest = columns * (row + 1) / (rows + 1);
+                x[largest] = 9.0;
+                x[columns - 1] = 9.0;
+            }
+            let found = argmax(&self.put(&x, [rows, columns], DType::F32)).expect("rows of f32");
+            let bytes = found.client.read_one(found.handle.clone());
+            let found: Vec<i32> =
+                bytes.chunks(4).map(|four| i32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect();
+            let expected: Vec<i32> = (0..rows).map(|row| (columns * (row + 1) / (rows + 1)) as i32).collect();
+            assert_eq!(found, expected, "{rows} x {columns}");
+        }
+    }
+
+    /// A token in each of the rows `1..`, behind so many others.
+    fn attention_agrees(&self, dtype: DType, pasts: &[usize], chunk: Option<usize>, rotated: bool) {
+        let (tokens, heads, kv_heads, width) = (pasts.len(), 10, 2, 128);
+        let slots: Vec<usize> = pasts.iter().map(|past| chunk.map_or(*past, |chunk| past % chunk)).collect();
+        let most = slots.iter().fold(0, |most, slot| most.max(slot + 1));
+        let (rows, room, group, scale) = (tokens + 1, most + 8, heads / kv_heads, 0.0884);
+        let queries = values(tokens * heads * width, dtype, 21);
+        let new_keys = values(tokens * kv_heads * width, dtype, 24);
+        let new_values = values(tokens * kv_heads * width, dtype, 25);
+        let count = rows * kv_heads * room * width;
         let (keys, old_values) = (values(count, dtype, 22), values(count, dtype, 23));
-        let angles: Vec<f64> = (0..width / 2).map(|pair| past as f64 * 0.01 * (pair + 1) as f64).collect();
+        let angles: Vec<f64> = pasts
+            .iter()
+            .flat_map(|past| (0..width / 2).map(move |pair| *past as f64 * 0.01 * (pair + 1) as f64))
+            .collect();
         let table = |f: fn(f64) -> f64| {
             let values: Vec<f64> = angles.iter().map(|angle| f(*angle)).collect();
-            self.put(&values, [1, 1, width / 2], DType::F32)
+            self.put(&values, [tokens, 1, width / 2], DType::F32)
         };
         let (cos, sin) = (table(f64::cos), table(f64::sin));
-        let shape = [rows, kv_heads, slots, width];
+        let temperatures: Vec<f64> = (0..tokens).map(|token| 1.25 + token as f64 / 4.0).collect();
+        let temperature = self.put(&temperatures, [tokens, 1, 1], DType::F32);
+        let shape = [rows, kv_heads, room, width];
         let (key_cache, value_cache) = (self.put(&keys, shape, dtype), self.put(&old_values, shape, dtype));
-        let token = Token {
-            rotary: rotated.then_some((&cos, &sin)),
-            qk_norm: rotated.then_some(EPSILON),
-            temperature: (!rotated).then_some(temperature),
-            scale,
-            row,
-            past,
+        let steps = Steps {
+            rotation: rotated.then_some((&cos, &sin)),
+            norm: rotated.then_some(EPSILON),
+            temperature: (!rotated).then_some(&temperature),
         };
-        let input = self.put(&qkv, [1, (heads + 2 * kv_heads) * width], dtype);
-        let Some(found) = decode_attention(&input, &key_cache, &value_cache, &token) else { return };
+        let words: Vec<u8> = pasts
+            .iter()
+            .enumerate()
+            .flat_map(|(token, past)| [token as i32 + 1, *past as i32])
+            .flat_map(i32::to_le_bytes)
+            .collect();
+        let places = Places { table: &self.tensor(&words, [tokens, 2], DType::I32), chunk, most };
+        let new = Heads {
+            queries: &self.put(&queries, [tokens, heads, width], dtype),
+            keys: &self.put(&new_keys, [tokens, kv_heads, width], dtype),
+            values: &self.put(&new_values, [tokens, kv_heads, width], dtype),
+        };
+        let Some(found) = decode_attention(&new, &steps, scale, [&key_cache, &value_cache], &places) else { return };
 
-        let head = |index: usize| &qkv[index * width..(index + 1) * width];
-        let prepared = |index: usize| -> Vec<f64> {
+        let prepared = |head: &[f64], token: usize, factor: f64| -> Vec<f64> {
             if !rotated {
-                let factor = if index < heads { f64::from(temperature) } else { 1.0 };
-                return head(index).iter().map(|value| round(value * factor, dtype)).collect();
+                return head.iter().map(|value| round(value * factor, dtype)).collect();
             }
-            let turned: Vec<f64> = head(index)
+            let turned: Vec<f64> = head
                 .chunks(2)
-                .zip(&angles)
+                .zip(&angles[token * width / 2..])
                 .flat_map(|(pair, angle)| {
                     let (sin, cos) = angle.sin_cos();
                     [pair[0] * cos - pair[1] * sin, pair[0] * sin + pair[1] * cos]
@@ -238,29 +279,31 @@ impl<R: CubeRuntime> Bench<R> {
                 .collect();
             normed(&turned, &vec![1.0; width], dtype)
         };
-        let mut expected = Vec::new();
-        for query in 0..heads {
-            let kv_head = query / group;
-            let base = (row * kv_heads + kv_head) * slots * width;
-            let (q, new_key) = (prepared(query), prepared(heads + kv_head));
-            let at = |old: &[f64], new: &[f64], slot: usize| {
-                if slot == past { new.to_vec() } else { old[base + slot * width..base + (slot + 1) * width].to_vec() }
-            };
-            let scores: Vec<f64> = (0..=past).map(|slot| scale * product(&at(&keys, &new_key, slot), &q)[0]).collect();
-            let most = scores.iter().fold(f64::MIN, |most, score| most.max(*score));
-            let total: f64 = scores.iter().map(|score| (score - most).exp()).sum();
-            let mut sum = vec![0.0; width];
-            for (slot, score) in scores.iter().enumerate() {
-                let value = at(&old_values, head(heads + kv_heads + kv_head), slot);
-                sum.iter_mut().zip(value).for_each(|(sum, value)| *sum += (score - most).exp() / total * value);
+        let (mut expected, mut expected_keys) = (Vec::new(), keys.clone());
+        for (token, &slot) in slots.iter().enumerate() {
+            for query in 0..heads {
+                let new_at = (token * kv_heads + query / group) * width;
+                let base = ((token + 1) * kv_heads + query / group) * room * width;
+                let q = prepared(&queries[(token * heads + query) * width..][..width], token, temperatures[token]);
+                let new_key = prepared(&new_keys[new_at..][..width], token, 1.0);
+                expected_keys[base + slot * width..][..width].copy_from_slice(&new_key);
+                let at = |old: &[f64], new: &[f64], index: usize| {
+                    if index == slot { new.to_vec() } else { old[base + index * width..][..width].to_vec() }
+                };
+                let scores: Vec<f64> =
+                    (0..=slot).map(|index| scale * product(&at(&keys, &new_key, index), &q)[0]).collect();
+                let most = scores.iter().fold(f64::MIN, |most, score| most.max(*score));
+                let total: f64 = scores.iter().map(|score| (score - most).exp()).sum();
+                let mut sum = vec![0.0; width];
+                for (index, score) in scores.iter().enumerate() {
+                    let value = at(&old_values, &new_values[new_at..][..width], index);
+                    sum.iter_mut().zip(value).for_each(|(sum, value)| *sum += (score - most).exp() / total * value);
+                }
+                expected.extend(sum);
             }
-            expected.extend(sum);
         }
-        let what = format!("attention {dtype:?} after {past}");
+        let what = format!("attention {dtype:?} after {pasts:?}");
         assert_close(&what, &self.get(&found), &expected, 1.5 * bound(dtype));
-        let place = (row * kv_heads + 1) * slots * width + past * width;
-        let stored = self.get(&key_cache);
-        assert_close(&what, &stored[place..place + width], &prepared(heads + 1), bound(dtype));
-        assert_eq!(stored[..place - slots * width], keys[..place - slots * width], "{what}: other keys");
+        assert_close(&what, &self.get(&key_cache), &expected_keys, bound(dtype));
     }
 }

@@ -31,6 +31,13 @@ macro_rules! on_runtimes {
     }};
 }
 
+mod token;
+
+pub(super) use token::{
+    add_linear, argmax, decode_attention, fuses_tokens, normed_linears, normed_swiglu, position_heads, rms_norm,
+    router_logits, swiglu, swiglu_halves,
+};
+
 pub(super) fn row_kernel<B: Backend>() -> Option<&'static str> {
     on_runtimes!(name_on::<B>("CubeCL row product"))
 }
@@ -41,6 +48,10 @@ pub(super) fn packed_kernel<B: Backend>() -> Option<&'static str> {
 
 pub(super) fn unpack_kernel<B: Backend>() -> Option<&'static str> {
     on_runtimes!(name_on::<B>("CubeCL unpacking"))
+}
+
+pub(super) fn token_kernel<B: Backend>() -> Option<&'static str> {
+    on_runtimes!(name_on::<B>("CubeCL, where the device has what it takes"))
 }
 
 /// Whether a device of these runtimes calculates with values of this type; true of any other device.

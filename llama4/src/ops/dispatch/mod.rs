@@ -13,7 +13,7 @@ use std::ops::Range;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, FloatDType, Int, Tensor};
 
-use super::HeadSteps;
+use super::{HeadSteps, InputNorm, NewHeads, OneExpert, Places};
 use crate::cache::{LayerCache, Piece};
 use crate::quant::PackedTensor;
 
@@ -30,7 +30,7 @@ pub struct ActiveKernels {
 pub fn active_kernels<B: Backend>() -> Vec<ActiveKernels> {
     let rows = row_kernel::<B>().unwrap_or(PLAIN);
     let (packed, unpack) = (packed_kernel::<B>().unwrap_or(PLAIN), unpack_kernel::<B>().unwrap_or(PLAIN));
-    let whole = whole_kernel::<B>();
+    let (whole, token) = (whole_kernel::<B>(), token_kernel::<B>());
     [
         ("linear, few rows", rows),
         ("grouped linear, few rows a group", rows),
@@ -39,7 +39,9 @@ pub fn active_kernels<B: Backend>() -> Vec<ActiveKernels> {
         ("packed lookup", unpack),
         ("linear, more rows", whole.unwrap_or(PLAIN)),
         ("attention", whole.unwrap_or(PLAIN)),
-        ("norm, rotation, gate", whole.unwrap_or(PLAIN)),
+        ("attention of one new token a sequence", token.or(whole).unwrap_or(PLAIN)),
+        ("a token through a layer of packed weights", token.unwrap_or(PLAIN)),
+        ("norm, rotation, gate", token.or(whole).unwrap_or(PLAIN)),
     ]
     .map(|(operation, implementation)| ActiveKernels { operation, implementation })
     .to_vec()
@@ -102,6 +104,18 @@ macro_rules! on_ndarray {
     }};
 }
 
+/// The answer of the kernels for burn's CubeCL backends, if the build has them.
+macro_rules! on_cube {
+    ($operation:ident ($($argument:expr),*)) => {{
+        $(let _ = &$argument;)*
+        #[cfg(feature = "cube")]
+        let answer = cube::$operation($($argument),*);
+        #[cfg(not(feature = "cube"))]
+        let answer = None;
+        answer
+    }};
+}
+
 fn row_kernel<B: Backend>() -> Option<&'static str> {
     first!(row_kernel::<B>())
 }
@@ -117,6 +131,13 @@ fn unpack_kernel<B: Backend>() -> Option<&'static str> {
 /// The kernels of a backend that has one for everything.
 fn whole_kernel<B: Backend>() -> Option<&'static str> {
     on_ndarray!(row_kernel::<B>())
+}
+
+fn token_kernel<B: Backend>() -> Option<&'static str> {
+    #[cfg(feature = "cube")]
+    return cube::token_kernel::<B>();
+    #[cfg(not(feature = "cube"))]
+    None
 }
 
 pub(super) fn linear<B: Backend>(x: &Tensor<B, 2>, weight: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
@@ -152,62 +173,38 @@ pub(super) fn unpack_rows<B: Backend>(
 }
 
 pub(super) fn product<B: Backend, const D: usize>(a: &Tensor<B, D>, b: &Tensor<B, D>) -> Option<Tensor<B, D>> {
-    #[cfg(feature = "cube")]
-    return cube::product(a, b);
-    #[cfg(not(feature = "cube"))]
-    {
-        let _ = (a, b);
-        None
-    }
+    on_cube!(product(a, b))
 }
 
 pub(super) fn partial_sums<B: Backend>(x: &Tensor<B, 1>) -> Option<Tensor<B, 1>> {
-    #[cfg(feature = "cube")]
-    return cube::partial_sums(x);
-    #[cfg(not(feature = "cube"))]
-    {
-        let _ = x;
-        None
-    }
+    on_cube!(partial_sums(x))
 }
 
 pub(super) fn select_rows<B: Backend, const D: usize>(
     x: &Tensor<B, D>,
     ids: &Tensor<B, 1, Int>,
 ) -> Option<Tensor<B, D>> {
-    #[cfg(feature = "cube")]
-    return cube::select_rows(x, ids);
-    #[cfg(not(feature = "cube"))]
-    {
-        let _ = (x, ids);
-        None
-    }
+    on_cube!(select_rows(x, ids))
 }
 
 pub(super) fn gather_columns<B: Backend>(x: &Tensor<B, 2>, ids: &Tensor<B, 2, Int>) -> Option<Tensor<B, 2>> {
-    #[cfg(feature = "cube")]
-    return cube::gather_columns(x, ids);
-    #[cfg(not(feature = "cube"))]
-    {
-        let _ = (x, ids);
-        None
-    }
+    on_cube!(gather_columns(x, ids))
 }
 
 pub(super) fn rms_norm<B: Backend>(x: &Tensor<B, 2>, weight: &Tensor<B, 1>, epsilon: f64) -> Option<Tensor<B, 2>> {
-    on_ndarray!(rms_norm(x, weight, epsilon))
+    first!(rms_norm(x, weight, epsilon))
 }
 
 pub(super) fn position_heads<B: Backend>(x: &Tensor<B, 3>, steps: &HeadSteps<B>) -> Option<Tensor<B, 3>> {
-    on_ndarray!(position_heads(x, steps))
+    first!(position_heads(x, steps))
 }
 
 pub(super) fn swiglu<B: Backend>(gate: &Tensor<B, 2>, up: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
-    on_ndarray!(swiglu(gate, up))
+    first!(swiglu(gate, up))
 }
 
 pub(super) fn swiglu_halves<B: Backend>(gate_up: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
-    on_ndarray!(swiglu_halves(gate_up))
+    first!(swiglu_halves(gate_up))
 }
 
 pub(super) fn cached_attention<B: Backend>(
@@ -227,6 +224,58 @@ pub(super) fn fresh_attention<B: Backend>(
     scale: f64,
 ) -> Option<Tensor<B, 3>> {
     on_ndarray!(fresh_attention(queries, keys, values, pieces, scale))
+}
+
+pub(super) fn argmax<B: Backend>(x: &Tensor<B, 2>) -> Option<Tensor<B, 2, Int>> {
+    on_cube!(argmax(x))
+}
+
+pub(super) fn decode_attention<B: Backend>(
+    new: &NewHeads<B>,
+    steps: &HeadSteps<B>,
+    cache: &mut LayerCache<B>,
+    places: &Places<'_, B>,
+    scale: f64,
+) -> Option<Tensor<B, 3>> {
+    on_cube!(decode_attention(new, steps, cache, places, scale))
+}
+
+pub(super) fn fuses_tokens<B: Backend>(weight: &PackedTensor<B>, dtype: DType) -> bool {
+    on_cube!(fuses_tokens(weight, dtype)).is_some()
+}
+
+pub(super) fn normed_linears<B: Backend>(
+    x: &Tensor<B, 2>,
+    norm: &InputNorm<B>,
+    weights: &[&PackedTensor<B>],
+) -> Option<Vec<Tensor<B, 2>>> {
+    on_cube!(normed_linears(x, norm, weights))
+}
+
+pub(super) fn router_logits<B: Backend>(
+    x: &Tensor<B, 2>,
+    norm: &InputNorm<B>,
+    weight: &Tensor<B, 2>,
+) -> Option<Tensor<B, 2>> {
+    on_cube!(router_logits(x, norm, weight))
+}
+
+pub(super) fn normed_swiglu<B: Backend>(
+    x: &Tensor<B, 2>,
+    norm: &InputNorm<B>,
+    gate_up: [&PackedTensor<B>; 2],
+    chosen: Option<&OneExpert<'_, B>>,
+) -> Option<Tensor<B, 2>> {
+    on_cube!(normed_swiglu(x, norm, gate_up, chosen))
+}
+
+pub(super) fn add_linear<B: Backend>(
+    residual: &Tensor<B, 2>,
+    x: &Tensor<B, 2>,
+    weight: &PackedTensor<B>,
+    chosen: Option<&OneExpert<'_, B>>,
+) -> Option<Tensor<B, 2>> {
+    on_cube!(add_linear(residual, x, weight, chosen))
 }
 
 /// The tensor in memory that its clones share: what a backend takes from outside may be copied with every clone.

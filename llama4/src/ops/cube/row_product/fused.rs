@@ -8,7 +8,8 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::tiles::{BLOCK, CUBES, PLANE, STEP, Step, TILE, Tile};
-use super::{LINE, PackedRows, array, words};
+use super::{LINE, PackedRows};
+use crate::ops::cube::args::{array, words};
 
 /// RMS norm of the input.
 pub(in crate::ops) struct Norm<'a, R: CubeRuntime> {
@@ -51,12 +52,18 @@ struct Plan {
     columns: usize,
 }
 
-/// `[1, out]`: products of rows of up to three weights with the norm of `x`, `[1, in]`. `None` where that is not this kernel's work.
+/// Whether the products of this module can be computed with weights like this one and activations of type `dtype`.
+pub(in crate::ops) fn fuses_tokens<R: CubeRuntime>(weight: &PackedRows<R>, dtype: DType) -> bool {
+    Tile::of(&weight.words.client, weight.packing, weight.columns, dtype, 1).is_some()
+}
+
+/// Products of rows of up to three weights with the norm of `x`, `[1, in]`: `[1, out]` each, parts of one storage. `None` where that is not
+/// this kernel's work.
 pub(in crate::ops) fn normed_rows<R: CubeRuntime>(
     x: &CubeTensor<R>,
     norm: &Norm<'_, R>,
     weights: &[&PackedRows<R>],
-) -> Option<CubeTensor<R>> {
+) -> Option<Vec<CubeTensor<R>>> {
     let rows: Vec<usize> = weights.iter().map(|weight| weight.words.shape[0]).collect();
     if rows.is_empty() || rows.len() > 3 || rows.iter().any(|rows| !rows.is_multiple_of(TILE)) {
         return None;
@@ -75,18 +82,30 @@ pub(in crate::ops) fn normed_rows<R: CubeRuntime>(
         residual: None,
         output: (outputs, norm.weight.dtype),
     };
-    call.launch("norm and rows")
+    let together = call.launch("norm and rows")?;
+    let mut first = 0;
+    let parts = rows.iter().map(|rows| {
+        let bytes = |values: usize| (values * together.dtype.size()) as u64;
+        let handle = together.handle.clone();
+        let handle = handle.offset_start(bytes(first)).offset_end(bytes(outputs - first - rows));
+        first += rows;
+        let shape = Shape::new([1, *rows]);
+        CubeTensor::new_contiguous(together.client.clone(), together.device.clone(), shape, handle, together.dtype)
+    });
+    Some(parts.collect())
 }
 
-/// `[1, shared + chosen]`: `silu(gate) · up` of the shared expert and the chosen one, whose input is scaled with its score.
+/// `[1, shared + chosen]`: `silu(gate) · up` of the shared expert, or of the one MLP of a layer without experts, and of the chosen one, whose
+/// input is scaled with its score.
 pub(in crate::ops) fn gated<R: CubeRuntime>(
     x: &CubeTensor<R>,
     norm: &Norm<'_, R>,
     gate: &PackedRows<R>,
     up: &PackedRows<R>,
-    chosen: &Chosen<'_, R>,
+    chosen: Option<&Chosen<'_, R>>,
 ) -> Option<CubeTensor<R>> {
-    let (shared, routed) = (gate.words.shape[0], chosen.experts.words.shape[0] / chosen.count() / 2);
+    let shared = gate.words.shape[0];
+    let routed = chosen.map_or(0, |chosen| chosen.experts.words.shape[0] / chosen.count() / 2);
     if up.words.shape[0] != shared || !shared.is_multiple_of(TILE / 2) || !routed.is_multiple_of(TILE / 2) {
         return None;
     }
@@ -94,11 +113,11 @@ pub(in crate::ops) fn gated<R: CubeRuntime>(
         kind: Kind::Gated,
         x,
         norm: Some(norm),
-        weights: [gate, up, chosen.experts],
+        weights: [gate, up, chosen.map_or(gate, |chosen| chosen.experts)],
         rows: [shared, routed],
         columns: gate.columns,
         tiles: (shared + routed) / (TILE / 2),
-        logits: Some(chosen.logits),
+        logits: chosen.map(|chosen| chosen.logits),
         residual: None,
         output: (shared + routed, norm.weight.dtype),
     };

@@ -1,6 +1,5 @@
 //! `y = x Wᵀ` for few rows of `x`: what a decoded token consists of. Bound by reading `W`.
 
-#[allow(dead_code, reason = "tested, and not called by the layers yet")]
 mod fused;
 mod scalar;
 mod tiles;
@@ -9,12 +8,12 @@ use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::ops::numeric::empty_device_dtype;
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::prelude::*;
+use cubecl::prelude::ArrayArg;
 
 use super::PackedRows;
+use super::args::{array, words};
 use crate::quant::Packing;
-#[allow(unused_imports)]
-pub(in crate::ops) use fused::{Chosen, Norm, down, gated, normed_rows};
+pub(in crate::ops) use fused::{Chosen, Norm, down, fuses_tokens, gated, normed_rows};
 
 /// Rows of `x` that one pass over a weight serves. Beyond two passes the product of unpacked rows is quicker.
 const ROWS: usize = 8;
@@ -150,17 +149,4 @@ struct Part {
     first_row: usize,
     rows: usize,
     first_weight: usize,
-}
-
-pub(super) fn array<R: CubeRuntime>(tensor: &CubeTensor<R>, line: usize) -> ArrayArg<'_, R> {
-    let (length, size) = (tensor.shape.num_elements(), tensor.dtype.size());
-    // SAFETY: the length is that of the tensor, which is contiguous.
-    unsafe { ArrayArg::from_raw_parts_and_size(&tensor.handle, length, line, size) }
-}
-
-/// The tensor's storage as words of 32 bits, the last half of an odd one left out.
-fn words<R: CubeRuntime>(tensor: &CubeTensor<R>, line: usize) -> ArrayArg<'_, R> {
-    let length = tensor.shape.num_elements() * tensor.dtype.size() / 4;
-    // SAFETY: the length is not beyond that of the tensor, which is contiguous.
-    unsafe { ArrayArg::from_raw_parts_and_size(&tensor.handle, length, line, 4) }
 }

@@ -9,7 +9,8 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::features::Plane;
 use cubecl::prelude::*;
 
-use super::{Encoding, LINE, Part, Source, array};
+use super::{Encoding, LINE, Part, Source};
+use crate::ops::cube::args::array;
 use crate::ops::cube::cube_count;
 use crate::ops::cube::decode::{half_of, scale_of};
 use crate::quant::Packing;

@@ -14,7 +14,8 @@ use cubecl::cmma;
 use cubecl::features::MmaConfig;
 use cubecl::prelude::*;
 
-use super::{Encoding, LINE, Part, Source, array, words};
+use super::{Encoding, LINE, Part, Source};
+use crate::ops::cube::args::{array, words};
 use crate::quant::Packing;
 
 /// Units of a plane, and rows of a weight that it multiplies.
