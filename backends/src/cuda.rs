@@ -8,6 +8,7 @@ use cubecl::Runtime;
 use cubecl::cuda::{CudaDevice, CudaRuntime};
 use cudarc::driver::result as driver;
 
+use crate::kernel_cache::keep_kernels;
 use crate::start::attempt;
 use crate::{Adapter, nvidia};
 
@@ -42,9 +43,11 @@ pub(crate) fn adapters() -> Result<Vec<Adapter>> {
 /// A device that starts.
 pub(crate) fn device(index: Option<usize>) -> Result<CudaDevice> {
     let index = index.unwrap_or(0);
-    let count = adapters()?.len();
+    let adapters = adapters()?;
+    let count = adapters.len();
     ensure!(index < count, "cuda has no device {index}: it finds {count}, numbered from 0 (`devices` lists them)");
     check_toolkit()?;
+    keep_kernels(&adapters[index].name, &toolkit());
     let device = CudaDevice::new(index);
     let started = attempt(|| CudaRuntime::client(&device));
     started.map(drop).map_err(|said| anyhow!("cuda does not start on device {index}: {said}"))?;

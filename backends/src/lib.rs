@@ -14,6 +14,8 @@ mod target;
 mod cuda;
 #[cfg(feature = "ndarray")]
 mod host;
+#[cfg(feature = "cuda")]
+mod kernel_cache;
 #[cfg(any(feature = "ndarray", feature = "wgpu"))]
 mod memory;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
