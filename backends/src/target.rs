@@ -1,4 +1,4 @@
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow};
 use burn::tensor::backend::Backend;
 use clap::ValueEnum;
 
@@ -170,6 +170,6 @@ impl Target {
 fn only_device(device: Option<usize>) -> Result<()> {
     match device {
         None | Some(0) => Ok(()),
-        Some(device) => bail!("ndarray has no device {device}: the CPU is its only one, number 0"),
+        Some(device) => anyhow::bail!("ndarray has no device {device}: the CPU is its only one, number 0"),
     }
 }
