@@ -27,7 +27,7 @@ pub(in crate::ops) fn argmax<R: CubeRuntime>(x: &CubeTensor<R>) -> Option<CubeTe
     let best_values = empty(Shape::new([rows, 1]), DType::F32);
     let launch = |from: [&CubeTensor<R>; 2], to: [&CubeTensor<R>; 2], columns: usize, cubes: usize, first: bool| {
         // SAFETY: reads stay in the rows, of `columns` values each; every cube writes a place of its own.
-        let launched = unsafe {
+        unsafe {
             argmax_kernel::launch_unchecked(
                 &x.client,
                 CubeCount::Static(cubes as u32, rows as u32, 1),
@@ -39,11 +39,10 @@ pub(in crate::ops) fn argmax<R: CubeRuntime>(x: &CubeTensor<R>) -> Option<CubeTe
                 ScalarArg::new(columns),
                 first,
             )
-        };
-        launched.is_ok()
+        }
     };
     let launched = launch([x, &indices], [&values, &indices], columns, parts, true)
-        && launch([&values, &indices], [&best_values, &best], parts, 1, false);
+        .and_then(|()| launch([&values, &indices], [&best_values, &best], parts, 1, false));
     super::ran("argmax", launched).then_some(best)
 }
 
