@@ -213,7 +213,7 @@ pub(super) fn cached_attention<B: Backend>(
     pieces: &[Piece],
     scale: f64,
 ) -> Option<Tensor<B, 3>> {
-    on_ndarray!(cached_attention(queries, cache, pieces, scale))
+    first!(cached_attention(queries, cache, pieces, scale))
 }
 
 pub(super) fn fresh_attention<B: Backend>(
@@ -223,7 +223,7 @@ pub(super) fn fresh_attention<B: Backend>(
     pieces: &[Piece],
     scale: f64,
 ) -> Option<Tensor<B, 3>> {
-    on_ndarray!(fresh_attention(queries, keys, values, pieces, scale))
+    first!(fresh_attention(queries, keys, values, pieces, scale))
 }
 
 pub(super) fn argmax<B: Backend>(x: &Tensor<B, 2>) -> Option<Tensor<B, 2, Int>> {
