@@ -55,6 +55,12 @@ pub(super) fn token_kernel<B: Backend>() -> Option<&'static str> {
     on_runtimes!(name_on::<B>("CubeCL, where the device has what it takes"))
 }
 
+/// The other runtimes have no copies that go on while a kernel computes.
+#[cfg(feature = "cuda")]
+pub(super) fn many_kernel<B: Backend>() -> Option<&'static str> {
+    name_on::<B, CudaRuntime>("CubeCL on tensor cores, of 16-bit floats")
+}
+
 /// Whether a device of these runtimes calculates with values of this type; true of any other device.
 pub(super) fn has_arithmetic<B: Backend>(device: &B::Device, dtype: DType) -> bool {
     let device: &dyn Any = device;

@@ -117,9 +117,12 @@ pub(super) fn block_attention_kernel<X: Float>(
                 factors[0] = all[0];
                 factors[1] = all[1];
             }
-            #[unroll]
-            for i in 0..pairs {
-                sums[i] = sums[i] * Line::empty(2usize).fill(factors[comptime!(i % 2)]);
+            // Later steps seldom have a larger score.
+            if plane_any(factors[0] < 1.0 || factors[1] < 1.0) {
+                #[unroll]
+                for i in 0..pairs {
+                    sums[i] = sums[i] * Line::empty(2usize).fill(factors[comptime!(i % 2)]);
+                }
             }
             add_values::<X>(&mut sums, &scores, &shared_values, start, lane, block);
         }

@@ -3,11 +3,15 @@ use cubecl::prelude::*;
 
 use super::tile::{Encoding, LINE, OWN};
 
-/// What a unit has of the weight in one step, and in those after it: of each of its rows 16 bytes, which are consecutive values.
+/// What a unit has of the weight in one step, and in the next, which is on its way: of each of its rows 16 bytes, which are consecutive
+/// values.
 #[derive(CubeType)]
 pub(super) struct Steps {
     values: Array<Line<u32>>,
     scales: Array<u32>,
+    /// Zero, which the compiler does not know. With constants alone it takes two instructions for one, and what it only has to move it
+    /// moves again for every product.
+    zero: u32,
 }
 
 /// Where in the weight a unit's values begin, for each of its rows.
@@ -38,25 +42,23 @@ impl Rows {
 
 #[cube]
 impl Steps {
-    /// Room for the step that is used and `ahead` others.
-    pub(super) fn new(#[comptime] ahead: usize) -> Steps {
-        let slots = comptime!((ahead + 1) * OWN);
-        Steps { values: Array::<Line<u32>>::lined(slots, LINE), scales: Array::<u32>::new(slots) }
+    pub(super) fn new() -> Steps {
+        let slots = comptime!(2 * OWN);
+        Steps { values: Array::<Line<u32>>::lined(slots, LINE), scales: Array::<u32>::new(slots), zero: UNIT_POS_Z }
     }
 
-    /// What the unit has of step `step`, to be used in `slot` steps.
+    /// Load what the unit has of step `step`, to be the next one.
     pub(super) fn load(
         &mut self,
         weights: &Array<Line<u32>>,
         scales: &Array<u32>,
         rows: &Rows,
         step: usize,
-        #[comptime] slot: usize,
         #[comptime] encoding: Encoding,
     ) {
         #[unroll]
         for row in 0..OWN {
-            let (vector, at) = (rows.vectors[row] + step * 4, comptime!(slot * OWN + row));
+            let (vector, at) = (rows.vectors[row] + step * 4, comptime!(OWN + row));
             self.values[at] = weights[vector];
             match comptime!(encoding) {
                 Encoding::Half => {}
@@ -68,11 +70,13 @@ impl Steps {
     }
 
     /// Go to the next step.
-    pub(super) fn shift(&mut self, #[comptime] ahead: usize) {
+    pub(super) fn advance(&mut self, #[comptime] encoding: Encoding) {
         #[unroll]
-        for at in 0..comptime!(ahead * OWN) {
-            self.values[at] = self.values[comptime!(at + OWN)];
-            self.scales[at] = self.scales[comptime!(at + OWN)];
+        for row in 0..OWN {
+            self.values[row] = self.values[comptime!(OWN + row)];
+            if comptime!(encoding != Encoding::Half) {
+                self.scales[row] = self.scales[comptime!(OWN + row)];
+            }
         }
     }
 
@@ -110,30 +114,34 @@ impl Steps {
         let mut pairs = Array::<Line<X>>::lined(2usize, 2usize);
         match comptime!(encoding) {
             Encoding::Half => {
-                // A zero that the compiler does not know, or it would gather the same fragment anew for every product.
-                let zero = UNIT_POS_Z;
-                pairs[0] = Line::<X>::reinterpret(self.values[row][comptime!(2 * index)] ^ zero);
-                pairs[1] = Line::<X>::reinterpret(self.values[row][comptime!(2 * index + 1)] ^ zero);
+                pairs[0] = Line::<X>::reinterpret(self.values[row][comptime!(2 * index)] ^ self.zero);
+                pairs[1] = Line::<X>::reinterpret(self.values[row][comptime!(2 * index + 1)] ^ self.zero);
             }
             Encoding::Q8 => {
                 // Adding 128 modulo 256 turns two's complement into an offset.
                 let word = self.values[row][index] ^ 0x8080_8080u32;
                 let scale = scale_of(self.scales[row]);
                 let offset = scale * -384.0;
-                pairs[0] = pair::<X>(byte(word, 0usize, scale, offset), byte(word, 1usize, scale, offset));
-                pairs[1] = pair::<X>(byte(word, 2usize, scale, offset), byte(word, 3usize, scale, offset));
+                let exponent = self.zero + 0x4380_0000;
+                pairs[0] =
+                    pair::<X>(byte(word, 0usize, scale, offset, exponent), byte(word, 1usize, scale, offset, exponent));
+                pairs[1] =
+                    pair::<X>(byte(word, 2usize, scale, offset, exponent), byte(word, 3usize, scale, offset, exponent));
             }
             Encoding::Q4 => {
                 let word = self.values[row][comptime!(index % 4)];
                 let scale = scale_of(self.scales[row]);
                 let offset = scale * -136.0;
+                let exponent = self.zero + 0x4300_0000;
                 // The upper halves of the bytes are the upper half of the block.
                 let first = comptime!(index / 4);
-                pairs[0] =
-                    pair::<X>(nibble(word, first, scale, offset), nibble(word, comptime!(first + 2), scale, offset));
+                pairs[0] = pair::<X>(
+                    nibble(word, first, scale, offset, exponent),
+                    nibble(word, comptime!(first + 2), scale, offset, exponent),
+                );
                 pairs[1] = pair::<X>(
-                    nibble(word, comptime!(first + 4), scale, offset),
-                    nibble(word, comptime!(first + 6), scale, offset),
+                    nibble(word, comptime!(first + 4), scale, offset, exponent),
+                    nibble(word, comptime!(first + 6), scale, offset, exponent),
                 );
             }
         }
@@ -149,18 +157,18 @@ fn scale_of(word: u32) -> f32 {
 
 /// Byte `index` times the scale, exactly: with the exponent of 256 in front of it, it is `256 + byte`.
 #[cube]
-fn byte(word: u32, #[comptime] index: usize, scale: f32, offset: f32) -> f32 {
+fn byte(word: u32, #[comptime] index: usize, scale: f32, offset: f32, exponent: u32) -> f32 {
     let place = comptime!(8 * index as i32 - 15);
     let moved = if comptime!(place >= 0) { word >> comptime!(place as u32) } else { word << comptime!(-place as u32) };
-    fma(f32::reinterpret((moved & 0x007f_8000) | 0x4380_0000), scale, offset)
+    fma(f32::reinterpret((moved & 0x007f_8000) | exponent), scale, offset)
 }
 
 /// Nibble `index` times the scale, exactly: with the exponent of 128 in front of it, it is `128 + nibble`.
 #[cube]
-fn nibble(word: u32, #[comptime] index: usize, scale: f32, offset: f32) -> f32 {
+fn nibble(word: u32, #[comptime] index: usize, scale: f32, offset: f32, exponent: u32) -> f32 {
     let place = comptime!(4 * index as i32 - 16);
     let moved = if comptime!(place >= 0) { word >> comptime!(place as u32) } else { word << comptime!(-place as u32) };
-    fma(f32::reinterpret((moved & 0x000f_0000) | 0x4300_0000), scale, offset)
+    fma(f32::reinterpret((moved & 0x000f_0000) | exponent), scale, offset)
 }
 
 /// Two floats side by side.

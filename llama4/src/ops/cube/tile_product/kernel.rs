@@ -73,13 +73,10 @@ pub(super) fn tile_product_kernel<X: Float>(
         quarter,
         tile.encoding,
     );
-    let mut weight = Steps::new(tile.ahead);
+    let mut weight = Steps::new();
     let steps = columns / comptime!(tile.encoding.step() * tile.split);
-    #[unroll]
-    for slot in 0..tile.ahead {
-        let step = select(slot < steps, slot, steps - 1) * tile.split + part;
-        weight.load(weights, scales, &source, step, slot, tile.encoding);
-    }
+    weight.load(weights, scales, &source, part, tile.encoding);
+    weight.advance(tile.encoding);
     let mut sums = Array::<Line<f32>>::lined(comptime!(tile.sums()), 2usize);
     #[unroll]
     for i in 0..comptime!(tile.sums()) {
@@ -103,13 +100,13 @@ pub(super) fn tile_product_kernel<X: Float>(
         }
         #[unroll]
         for inner in 0..tile.steps {
-            let step = stage * tile.steps + inner + tile.ahead;
+            let step = stage * tile.steps + inner + 1;
             let after = select(step < steps, step, steps - 1) * tile.split + part;
-            weight.load(weights, scales, &source, after, tile.ahead, tile.encoding);
+            weight.load(weights, scales, &source, after, tile.encoding);
             let line = (inner * tile.split + part) * comptime!(tile.encoding.step() / CHUNK);
             let first = slot * tile.stage_lines();
             multiply::<X>(&mut sums, &xs, &weight, group, quarter, line, first, tile);
-            weight.shift(tile.ahead);
+            weight.advance(tile.encoding);
         }
     }
 

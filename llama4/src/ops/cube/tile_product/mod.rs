@@ -87,7 +87,7 @@ pub(in crate::ops) fn tile_product<R: CubeRuntime>(
 ) -> Option<CubeTensor<R>> {
     let source = Source::new(weights, x.dtype)?;
     let outputs = source.rows / counts.len().max(1);
-    let launches: Option<Vec<Launch>> = plan(source.encoding, counts, outputs)
+    let launches: Option<Vec<Launch>> = plan(source.encoding, counts, outputs, processors(x))
         .into_iter()
         .map(|(heights, table)| choose(x, &source, outputs, heights, table))
         .collect();
@@ -143,11 +143,11 @@ fn launch<R: CubeRuntime>(
 
 /// Which heights tiles should have, in units of [`tile::ROWS`], and the tiles of each: where what is left of a group in front of its end fits
 /// a smaller tile, two heights are quicker than one.
-fn plan(encoding: Encoding, counts: &[usize], outputs: usize) -> Vec<(usize, Vec<u32>)> {
+fn plan(encoding: Encoding, counts: &[usize], outputs: usize, processors: usize) -> Vec<(usize, Vec<u32>)> {
     // The time of a tile is that of its rows and something for the weight, which is more for wider values.
     let weight = match encoding {
-        Encoding::Q4 => 5,
-        Encoding::Q8 => 8,
+        Encoding::Q4 => 8,
+        Encoding::Q8 => 10,
         Encoding::Half => 24,
     };
     let heights = [1, 2, 4, 8, 16];
@@ -159,9 +159,12 @@ fn plan(encoding: Encoding, counts: &[usize], outputs: usize) -> Vec<(usize, Vec
         plan.into_iter().filter(|(_, table)| !table.is_empty()).collect::<Vec<_>>()
     });
     let cost = |plan: &[(usize, Vec<u32>)]| {
-        let tiles: usize = plan.iter().map(|(heights, table)| table.len() / LINE * (heights + weight)).sum();
+        let launch = |(heights, table): &(usize, Vec<u32>)| {
+            let cubes = table.len() / LINE * outputs.div_ceil(8 * tile::OUTPUTS);
+            (heights + weight) * cubes.max(processors / 4)
+        };
         // Launches take turns, and the last cubes of each leave processors without work.
-        tiles * (9 + plan.len())
+        plan.iter().map(launch).sum::<usize>() * (9 + plan.len())
     };
     plans.min_by_key(|plan| cost(plan)).unwrap_or_default()
 }
@@ -180,6 +183,10 @@ fn row_tiles(counts: &[usize], outputs: usize, large: usize, small: usize) -> [V
         first += count;
     }
     tables
+}
+
+fn processors<R: CubeRuntime>(x: &CubeTensor<R>) -> usize {
+    x.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(64) as usize
 }
 
 /// How cubes work on these tiles, where device and shapes allow it.
@@ -203,7 +210,7 @@ fn choose<R: CubeRuntime>(
     {
         return None;
     }
-    let processors = hardware.num_streaming_multiprocessors.unwrap_or(64) as usize;
+    let processors = processors(x);
     let cubes = |planes: usize| table.len() / LINE * outputs.div_ceil(planes * tile::OUTPUTS);
     let (planes, splits): (usize, &[usize]) = if heights > 4 {
         // Large cubes need less of `x`, small ones fill the last round of cubes better.
@@ -214,11 +221,10 @@ fn choose<R: CubeRuntime>(
     } else {
         (2, &[4, 2, 1])
     };
-    let ahead = if heights > 4 { 1 } else { 2 };
     let most = if planes == 8 || heights <= 4 { 4 } else { 3 };
     let tile = splits.iter().find_map(|&split| {
         let steps = (128 / source.encoding.step() / split).max(1);
-        let tile = Tile { encoding: source.encoding, heights, planes, split, steps, stages: 2, ahead, grouped: true };
+        let tile = Tile { encoding: source.encoding, heights, planes, split, steps, stages: 2, grouped: true };
         let fits = |stages: &usize| {
             let tile = Tile { stages: *stages, ..tile };
             tile.shared_bytes() <= hardware.max_shared_memory_size
@@ -236,14 +242,14 @@ mod tests {
     /// Heights and the rows of their tiles.
     fn planned(counts: &[usize]) -> Vec<(usize, Vec<u32>)> {
         let rows = |table: Vec<u32>| table.chunks(LINE).map(|entry| entry[1]).collect();
-        plan(Encoding::Q4, counts, 64).into_iter().map(|(heights, table)| (heights, rows(table))).collect()
+        plan(Encoding::Q4, counts, 5120, 16).into_iter().map(|(heights, table)| (heights, rows(table))).collect()
     }
 
     #[test]
     fn tiles_cover_all_rows_once() {
         for counts in [&[1usize][..], &[130], &[0, 0], &[140, 0, 117, 128, 300, 1, 7], &[2; 16], &[9, 31, 33]] {
             let mut seen = vec![0; counts.iter().sum()];
-            for (_, table) in plan(Encoding::Half, counts, 64) {
+            for (_, table) in plan(Encoding::Half, counts, 64, 132) {
                 for entry in table.chunks(LINE) {
                     let (first, rows) = (entry[0] as usize, entry[1] as usize);
                     seen[first..first + rows].iter_mut().for_each(|seen| *seen += 1);

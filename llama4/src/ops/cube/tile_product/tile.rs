@@ -64,8 +64,6 @@ pub(super) struct Tile {
     pub(super) steps: usize,
     /// Parts of rows of `x` in shared memory: one that is used, the others on their way.
     pub(super) stages: usize,
-    /// Steps of the weight that are on their way while one is used.
-    pub(super) ahead: usize,
     /// Whether there is a table of the tiles of rows; otherwise all rows are of one group.
     pub(super) grouped: bool,
 }
