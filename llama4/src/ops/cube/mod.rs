@@ -2,6 +2,7 @@
 
 mod argmax;
 mod args;
+mod block_attention;
 mod decode;
 mod decode_attention;
 mod door;
@@ -15,6 +16,7 @@ mod row_product;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tile_product;
 mod unpack;
 
 use burn_cubecl::CubeRuntime;
@@ -23,6 +25,7 @@ use burn_cubecl::tensor::CubeTensor;
 use crate::quant::Packing;
 
 pub(super) use argmax::argmax;
+pub(super) use block_attention::{cached_attention, fresh_attention};
 pub(super) use decode_attention::{Heads, Places, decode_attention};
 pub(super) use door::{Door, float, int, is_cube, is_fused, owned, strided, wrap, wrap_int};
 pub(super) use gate::{swiglu, swiglu_halves};
@@ -32,6 +35,7 @@ pub(super) use product::exact_product;
 pub(super) use router::router_logits;
 pub(super) use row_product::{Chosen, Norm, Weights, down, fuses_tokens, gated, normed_rows, row_product};
 pub(super) use stream::partial_sums;
+pub(super) use tile_product::grouped_product;
 pub(super) use unpack::{Rows, unpack};
 
 /// A packed weight whose words are on a CubeCL device.

@@ -1,6 +1,8 @@
 //! Kernels that nothing else reaches on the small shapes of the property tests, against sums in `f64`. Where a device has not what they
 //! need, there is nothing to test: they say so and leave the work to others.
 
+mod prefill;
+
 use burn::tensor::{DType, Shape, bf16, f16};
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
@@ -40,6 +42,7 @@ fn all_agree<R: CubeRuntime>(types: &[DType]) {
         }
     }
     bench.argmax_agrees();
+    bench.prefill_agrees(types);
 }
 
 /// Values that `dtype` holds exactly, from a seed.

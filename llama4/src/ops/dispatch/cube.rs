@@ -13,6 +13,7 @@ use cubecl::features::TypeUsage;
 #[cfg(feature = "wgpu")]
 use cubecl::wgpu::WgpuRuntime;
 
+use crate::cache::{LayerCache, Piece};
 use crate::ops::cube::{self, Door, PackedRows, Rows, Weights};
 use crate::quant::PackedTensor;
 
@@ -52,6 +53,12 @@ pub(super) fn unpack_kernel<B: Backend>() -> Option<&'static str> {
 
 pub(super) fn token_kernel<B: Backend>() -> Option<&'static str> {
     on_runtimes!(name_on::<B>("CubeCL, where the device has what it takes"))
+}
+
+/// The other runtimes have no copies that go on while a kernel computes.
+#[cfg(feature = "cuda")]
+pub(super) fn many_kernel<B: Backend>() -> Option<&'static str> {
+    name_on::<B, CudaRuntime>("CubeCL on tensor cores, of 16-bit floats")
 }
 
 /// Whether a device of these runtimes calculates with values of this type; true of any other device.
@@ -96,7 +103,7 @@ fn grouped_linear_on<B: Backend, R: CubeRuntime, const D: usize>(
 ) -> Option<Tensor<B, 2>> {
     let (weights, _) = cube::float::<B, R, D>(weights)?;
     let (x, door) = cube::float::<B, R, 2>(x)?;
-    cube::wrap(&door, cube::row_product(&x, &Weights::Float(&weights), counts)?)
+    cube::wrap(&door, cube::grouped_product(&x, &Weights::Float(&weights), counts)?)
 }
 
 pub(super) fn packed_grouped_linear<B: Backend>(
@@ -114,7 +121,51 @@ fn packed_grouped_linear_on<B: Backend, R: CubeRuntime>(
 ) -> Option<Tensor<B, 2>> {
     let (packed, _) = packed::<B, R>(weights)?;
     let (x, door) = cube::float::<B, R, 2>(x)?;
-    cube::wrap(&door, cube::row_product(&x, &Weights::Packed(&packed), counts)?)
+    cube::wrap(&door, cube::grouped_product(&x, &Weights::Packed(&packed), counts)?)
+}
+
+pub(super) fn cached_attention<B: Backend>(
+    queries: &Tensor<B, 3>,
+    cache: &LayerCache<B>,
+    pieces: &[Piece],
+    scale: f64,
+) -> Option<Tensor<B, 3>> {
+    on_runtimes!(cached_attention_on::<B>(queries, cache, pieces, scale))
+}
+
+fn cached_attention_on<B: Backend, R: CubeRuntime>(
+    queries: &Tensor<B, 3>,
+    cache: &LayerCache<B>,
+    pieces: &[Piece],
+    scale: f64,
+) -> Option<Tensor<B, 3>> {
+    let (keys, _) = cube::float::<B, R, 4>(cache.keys())?;
+    let (values, _) = cube::float::<B, R, 4>(cache.values())?;
+    let (queries, door) = cube::float::<B, R, 3>(queries)?;
+    cube::wrap(&door, cube::cached_attention(&queries, &keys, &values, pieces, scale)?)
+}
+
+pub(super) fn fresh_attention<B: Backend>(
+    queries: &Tensor<B, 3>,
+    keys: &Tensor<B, 3>,
+    values: &Tensor<B, 3>,
+    pieces: &[Piece],
+    scale: f64,
+) -> Option<Tensor<B, 3>> {
+    on_runtimes!(fresh_attention_on::<B>(queries, keys, values, pieces, scale))
+}
+
+fn fresh_attention_on<B: Backend, R: CubeRuntime>(
+    queries: &Tensor<B, 3>,
+    keys: &Tensor<B, 3>,
+    values: &Tensor<B, 3>,
+    pieces: &[Piece],
+    scale: f64,
+) -> Option<Tensor<B, 3>> {
+    let (keys, _) = cube::float::<B, R, 3>(keys)?;
+    let (values, _) = cube::float::<B, R, 3>(values)?;
+    let (queries, door) = cube::float::<B, R, 3>(queries)?;
+    cube::wrap(&door, cube::fresh_attention(&queries, &keys, &values, pieces, scale)?)
 }
 
 pub(super) fn packed_select<B: Backend>(weight: &PackedTensor<B>, ids: &Tensor<B, 1, Int>) -> Option<Tensor<B, 2>> {

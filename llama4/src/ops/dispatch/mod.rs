@@ -31,14 +31,15 @@ pub fn active_kernels<B: Backend>() -> Vec<ActiveKernels> {
     let rows = row_kernel::<B>().unwrap_or(PLAIN);
     let (packed, unpack) = (packed_kernel::<B>().unwrap_or(PLAIN), unpack_kernel::<B>().unwrap_or(PLAIN));
     let (whole, token) = (whole_kernel::<B>(), token_kernel::<B>());
+    let many = whole.or_else(many_kernel::<B>);
     [
         ("linear, few rows", rows),
         ("grouped linear, few rows a group", rows),
         ("packed linear, few rows", packed),
-        ("packed linear, more rows", whole.unwrap_or(unpack)),
+        ("packed linear, more rows", many.unwrap_or(unpack)),
         ("packed lookup", unpack),
-        ("linear, more rows", whole.unwrap_or(PLAIN)),
-        ("attention", whole.unwrap_or(PLAIN)),
+        ("linear, more rows", many.unwrap_or(PLAIN)),
+        ("attention", many.unwrap_or(PLAIN)),
         ("attention of one new token a sequence", token.or(whole).unwrap_or(PLAIN)),
         ("a token through a layer of packed weights", token.unwrap_or(PLAIN)),
         ("norm, rotation, gate", token.or(whole).unwrap_or(PLAIN)),
@@ -133,6 +134,13 @@ fn whole_kernel<B: Backend>() -> Option<&'static str> {
     on_ndarray!(row_kernel::<B>())
 }
 
+fn many_kernel<B: Backend>() -> Option<&'static str> {
+    #[cfg(feature = "cuda")]
+    return cube::many_kernel::<B>();
+    #[cfg(not(feature = "cuda"))]
+    None
+}
+
 fn token_kernel<B: Backend>() -> Option<&'static str> {
     #[cfg(feature = "cube")]
     return cube::token_kernel::<B>();
@@ -213,7 +221,7 @@ pub(super) fn cached_attention<B: Backend>(
     pieces: &[Piece],
     scale: f64,
 ) -> Option<Tensor<B, 3>> {
-    on_ndarray!(cached_attention(queries, cache, pieces, scale))
+    first!(cached_attention(queries, cache, pieces, scale))
 }
 
 pub(super) fn fresh_attention<B: Backend>(
@@ -223,7 +231,7 @@ pub(super) fn fresh_attention<B: Backend>(
     pieces: &[Piece],
     scale: f64,
 ) -> Option<Tensor<B, 3>> {
-    on_ndarray!(fresh_attention(queries, keys, values, pieces, scale))
+    first!(fresh_attention(queries, keys, values, pieces, scale))
 }
 
 pub(super) fn argmax<B: Backend>(x: &Tensor<B, 2>) -> Option<Tensor<B, 2, Int>> {

@@ -1,0 +1,235 @@
+use cubecl::cmma;
+use cubecl::prelude::barrier::{Barrier, copy_async};
+use cubecl::prelude::*;
+
+use super::fragment::{Rows, Steps, pair};
+use super::tile::{CHUNK, LINE, OUTPUTS, OWN, PLANE, ROWS, Tile, placed};
+
+/// Tiles of rows that are taken together, so that they read a tile of the weight at about the same time.
+const BAND: usize = 16;
+
+/// `table` has a line for each tile of rows, if rows are of several groups: the first row of `x`, how many there are, the first row of the
+/// weight.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments, reason = "a kernel's buffers")]
+pub(super) fn tile_product_kernel<X: Float>(
+    x: &Array<Line<u32>>,
+    weights: &Array<Line<u32>>,
+    scales: &Array<u32>,
+    table: &Array<Line<u32>>,
+    y: &mut Array<Line<u32>>,
+    columns: usize,
+    outputs: usize,
+    all_rows: usize,
+    row_tiles: usize,
+    output_tiles: usize,
+    #[comptime] tile: Tile,
+    #[define(X)] _dtype: StorageType,
+) {
+    let (lane, plane) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
+    let (group, quarter) = (lane / 4, lane % 4);
+    let (beside, part) = (plane / tile.split, plane % tile.split);
+
+    // A grid of two axes may have cubes too many.
+    if CUBE_POS >= row_tiles * output_tiles {
+        terminate!();
+    }
+    let band = CUBE_POS / (BAND * output_tiles);
+    let within = CUBE_POS % (BAND * output_tiles);
+    let height = select(band * BAND + BAND < row_tiles, BAND, row_tiles - band * BAND);
+    let row_tile = band * BAND + within % height;
+    let mut first_row = row_tile * comptime!(tile.rows());
+    let mut rows = comptime!(tile.rows()).runtime();
+    let mut first_weight = 0usize.runtime();
+    if comptime!(tile.grouped) {
+        let entry = table[row_tile];
+        first_row = entry[0] as usize;
+        rows = entry[1] as usize;
+        first_weight = entry[2] as usize;
+    } else if first_row + rows > all_rows {
+        rows = all_rows - first_row;
+    }
+    let first_output = within / height * comptime!(tile.outputs()) + beside * OUTPUTS;
+
+    let mut xs = SharedMemory::<u32>::new_lined(comptime!(tile.stages * tile.stage_lines()), LINE);
+    let mut arrived = Sequence::<Shared<Barrier>>::new();
+    #[unroll]
+    for _ in 0..tile.stages {
+        arrived.push(Barrier::shared(CUBE_DIM, UNIT_POS == 0));
+    }
+    let stages = columns / comptime!(tile.depth());
+    #[unroll]
+    for s in 0..comptime!(tile.stages - 1) {
+        if s < stages {
+            fetch(x, &mut xs, &arrived, first_row, rows, columns, s, s.runtime(), tile);
+        }
+    }
+
+    // A unit has four neighbouring rows of the weight, so that its results are neighbours.
+    let source = Rows::new(
+        first_weight + first_output + OWN * group,
+        first_weight + outputs - 1,
+        columns,
+        quarter,
+        tile.encoding,
+    );
+    let mut weight = Steps::new();
+    let steps = columns / comptime!(tile.encoding.step() * tile.split);
+    weight.load(weights, scales, &source, part, tile.encoding);
+    weight.advance(tile.encoding);
+    let mut sums = Array::<Line<f32>>::lined(comptime!(tile.sums()), 2usize);
+    #[unroll]
+    for i in 0..comptime!(tile.sums()) {
+        sums[i] = Line::empty(2usize).fill(0.0);
+    }
+
+    for stage in 0..stages {
+        let slot = stage % tile.stages;
+        let turn = (stage / tile.stages % 2) as u32;
+        #[unroll]
+        for s in 0..tile.stages {
+            if slot == s {
+                arrived[s].wait_parity(turn);
+            }
+        }
+        // All have done with the stage before, whose place is now free.
+        sync_cube();
+        let ahead = stage + comptime!(tile.stages - 1);
+        if ahead < stages {
+            fetch(x, &mut xs, &arrived, first_row, rows, columns, ahead, ahead % tile.stages, tile);
+        }
+        #[unroll]
+        for inner in 0..tile.steps {
+            let step = stage * tile.steps + inner + 1;
+            let after = select(step < steps, step, steps - 1) * tile.split + part;
+            weight.load(weights, scales, &source, after, tile.encoding);
+            let line = (inner * tile.split + part) * comptime!(tile.encoding.step() / CHUNK);
+            let first = slot * tile.stage_lines();
+            multiply::<X>(&mut sums, &xs, &weight, group, quarter, line, first, tile);
+            weight.advance(tile.encoding);
+        }
+    }
+
+    if comptime!(tile.split > 1) {
+        join(&mut sums, plane, part, lane, tile);
+    }
+    let output = first_output + group * OWN;
+    #[unroll]
+    for height in 0..tile.heights {
+        #[unroll]
+        for side in 0..2usize {
+            let row = height * ROWS + quarter * 2 + side;
+            if height % tile.split == part && row < rows && output < outputs {
+                let mut line = Line::<u32>::empty(2usize);
+                #[unroll]
+                for word in 0..2usize {
+                    let (first, second) =
+                        (sums[comptime!(height * OWN + 2 * word)], sums[comptime!(height * OWN + 2 * word + 1)]);
+                    line[word] = u32::reinterpret(pair::<X>(first[side], second[side]));
+                }
+                y[((first_row + row) * outputs + output) / OWN] = line;
+            }
+        }
+    }
+}
+
+/// Have a part of the rows of `x` brought to shared memory.
+#[cube]
+#[allow(clippy::too_many_arguments, reason = "of a kernel")]
+fn fetch(
+    x: &Array<Line<u32>>,
+    xs: &mut SharedMemory<Line<u32>>,
+    arrived: &Sequence<Shared<Barrier>>,
+    first_row: usize,
+    rows: usize,
+    columns: usize,
+    stage: usize,
+    slot: usize,
+    #[comptime] tile: Tile,
+) {
+    let width = comptime!(tile.row_lines());
+    #[unroll]
+    for i in 0..comptime!(tile.stage_lines().div_ceil(tile.units())) {
+        let at = UNIT_POS as usize + comptime!(i * tile.units());
+        if comptime!(tile.stage_lines().is_multiple_of(tile.units())) || at < comptime!(tile.stage_lines()) {
+            let (row, line) = (at / width, at % width);
+            let source = (first_row + select(row < rows, row, rows - 1)) * (columns / CHUNK) + stage * width + line;
+            let place = slot * tile.stage_lines() + row * width + placed(row, line, tile.encoding);
+            copy_async(&x.slice(source, source + 1), &mut xs.slice_mut(place, place + 1), 4u32);
+        }
+    }
+    #[unroll]
+    for s in 0..tile.stages {
+        if slot == s {
+            arrived[s].commit_copy_async();
+            arrived[s].arrive();
+        }
+    }
+}
+
+/// Add the products of one step.
+#[cube]
+#[allow(clippy::too_many_arguments, reason = "of a kernel")]
+fn multiply<X: Float>(
+    sums: &mut Array<Line<f32>>,
+    xs: &SharedMemory<Line<u32>>,
+    weight: &Steps,
+    group: usize,
+    quarter: usize,
+    line: usize,
+    first: usize,
+    #[comptime] tile: Tile,
+) {
+    let definition = cmma::MmaDefinition::<X, X, f32>::new(16usize, 8usize, 16usize);
+    let width = comptime!(tile.row_lines());
+    #[unroll]
+    for chunk in 0..comptime!(tile.encoding.chunks()) {
+        let fragments = weight.fragments::<X>(chunk, tile.encoding);
+        let within = placed(group, line + quarter * comptime!(tile.encoding.chunks()) + chunk, tile.encoding);
+        let place = first + group * width + within;
+        #[unroll]
+        for height in 0..tile.heights {
+            let values = xs[place + comptime!(height * ROWS * width)];
+            #[unroll]
+            for half in 0..2usize {
+                let mut b = Array::<Line<X>>::lined(2usize, 2usize);
+                b[0] = Line::<X>::reinterpret(values[comptime!(2 * half)]);
+                b[1] = Line::<X>::reinterpret(values[comptime!(2 * half + 1)]);
+                #[unroll]
+                for rows in 0..comptime!(OWN / 2) {
+                    let at = comptime!(height * OWN + 2 * rows);
+                    let mut c = Array::<Line<f32>>::lined(2usize, 2usize);
+                    c[0] = sums[at];
+                    c[1] = sums[comptime!(at + 1)];
+                    let d = definition.execute(fragments.index(comptime!(half * OWN / 2 + rows)), &b, &c);
+                    sums[at] = d[0];
+                    sums[comptime!(at + 1)] = d[1];
+                }
+            }
+        }
+    }
+}
+
+/// Add the sums of the planes that share outputs; each plane gets those of some fragments of `x`.
+#[cube]
+fn join(sums: &mut Array<Line<f32>>, plane: usize, part: usize, lane: usize, #[comptime] tile: Tile) {
+    let mut joined = SharedMemory::<f32>::new_lined(comptime!(tile.joined()), 2usize);
+    let all = comptime!(tile.sums() * PLANE);
+    #[unroll]
+    for i in 0..comptime!(tile.sums()) {
+        joined[plane * all + comptime!(i * PLANE) + lane] = sums[i];
+    }
+    sync_cube();
+    let first = (plane - part) * all + lane;
+    #[unroll]
+    for i in 0..comptime!(tile.sums()) {
+        if comptime!(i / OWN) % tile.split == part {
+            let mut sum = Line::<f32>::empty(2usize).fill(0.0);
+            #[unroll]
+            for p in 0..tile.split {
+                sum += joined[first + comptime!(p * all + i * PLANE)];
+            }
+            sums[i] = sum;
+        }
+    }
+}
