@@ -216,6 +216,8 @@ fn choose<R: CubeRuntime>(
         // Large cubes need less of `x`, small ones fill the last round of cubes better.
         let rounds = cubes(8).div_ceil(processors) * processors;
         (if cubes(8) * 10 > rounds * 9 { 8 } else { 4 }, &[1])
+    } else if heights == 4 && source.encoding != Encoding::Half && cubes(4) >= 4 * processors {
+        (4, &[1])
     } else if cubes(4) * 10 > processors * 9 {
         (4, &[2, 1])
     } else {
