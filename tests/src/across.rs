@@ -248,8 +248,9 @@ pub fn decode_attention_agrees<B: Backend>() {
                 head_dim: 32,
                 ..tiny_config()
             };
-            let found = decoded::<B>(&config, &pasts, rope, dtype, seed);
-            let expected = decoded::<Reference>(&config, &pasts, rope, DType::F32, seed);
+            let drawn = NewTokens::draw(&config, &pasts, dtype, seed);
+            let found = drawn.decode::<B>(&config, rope, dtype);
+            let expected = drawn.decode::<Reference>(&config, rope, DType::F32);
             // Queries and keys are rounded up to three times before their products, which are sums of 32; then as any attention.
             let (score, roundings) = (6.0, 8.0);
             for (found, expected) in found.iter().zip(&expected) {
@@ -260,48 +261,69 @@ pub fn decode_attention_agrees<B: Backend>() {
     }
 }
 
-/// Attention of one new token in each row, after it has so many, and the caches behind it.
-fn decoded<B: Backend>(
-    config: &Llama4Config,
-    pasts: &[usize],
-    rope: bool,
-    dtype: DType,
-    seed: u64,
-) -> [Tensor<B, 3>; 3] {
-    let device = B::Device::default();
-    let (heads, kv_heads, width) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
-    let mut cache = KvCache::<B>::new(config, pasts.len(), 64, dtype, &device);
-    let rows: Vec<Span> =
-        pasts.iter().enumerate().map(|(row, &past)| Span { row, past, offset: row, len: 1 }).collect();
-    let layer = &mut cache.layers_mut()[if rope { 0 } else { config.num_hidden_layers - 1 }];
-    let most = layer.keys().dims()[2];
-    for (row, &past) in pasts.iter().enumerate() {
-        let kept = layer.chunk().map_or(past, |chunk| past % chunk).min(most);
-        if kept > 0 {
-            let old = |seed: u64| put::<B, 3>(&values([kept, kv_heads, width], dtype, seed), dtype);
-            let piece = Piece { row, offset: 0, len: kept, first_slot: 0 };
-            layer.write(&[piece], &old(seed ^ row as u64), &old(seed ^ row as u64 ^ 77));
+/// One new token for each row of a cache, and what the rows hold before it.
+struct NewTokens {
+    pasts: Vec<usize>,
+    queries: TensorData,
+    keys: TensorData,
+    values: TensorData,
+    temperature: TensorData,
+    /// Keys and values of each row, `[past, kv_heads, head_dim]`.
+    held: Vec<[TensorData; 2]>,
+}
+
+impl NewTokens {
+    fn draw(config: &Llama4Config, pasts: &[usize], dtype: DType, seed: u64) -> Self {
+        let (heads, kv_heads, width) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
+        let new = |heads, seed| values([pasts.len(), heads, width], dtype, seed);
+        let held = |(row, past): (usize, &usize)| {
+            [1, 2].map(|which| values([(*past).max(1), kv_heads, width], dtype, seed ^ (10 * row as u64 + which)))
+        };
+        Self {
+            pasts: pasts.to_vec(),
+            queries: new(heads, seed ^ 1001),
+            keys: new(kv_heads, seed ^ 1002),
+            values: new(kv_heads, seed ^ 1003),
+            temperature: values([pasts.len(), 1, 1], DType::F32, seed ^ 1004),
+            held: pasts.iter().enumerate().map(held).collect(),
         }
     }
-    let new = |heads, seed| put::<B, 3>(&values([pasts.len(), heads, width], dtype, seed), dtype);
-    let new =
-        NewHeads { queries: new(heads, seed ^ 11), keys: new(kv_heads, seed ^ 12), values: new(kv_heads, seed ^ 13) };
-    let table: Vec<i32> = rows.iter().flat_map(|span| [span.row as i32, span.past as i32]).collect();
-    let table = Tensor::<B, 2, Int>::from_data(TensorData::new(table, [pasts.len(), 2]), &device);
-    let rotary = RotaryTable::new(&inverse_frequencies(config), pasts, &device);
-    let temperature = values([pasts.len(), 1, 1], DType::F32, seed ^ 14);
-    let steps = HeadSteps {
-        rotation: rope.then(|| rotary.tensors()),
-        norm: rope.then_some(1e-5),
-        temperature: (!rope).then(|| put::<B, 3>(&temperature, DType::F32)),
-    };
-    let places = Places { spans: &rows, table: &table };
-    let attended = ops::decode_attention(new, &steps, layer, &places, 0.25);
-    let flat = |tensor: &Tensor<B, 4>| {
-        let [rows, kv_heads, slots, width] = tensor.dims();
-        tensor.clone().reshape([rows * kv_heads, slots, width])
-    };
-    [attended, flat(layer.keys()), flat(layer.values())]
+
+    /// The attention of the new tokens, then keys and values of the cache, on a layer with rotation and chunks or on one without.
+    fn decode<B: Backend>(&self, config: &Llama4Config, rope: bool, dtype: DType) -> [Tensor<B, 3>; 3] {
+        let (device, pasts) = (B::Device::default(), &self.pasts);
+        let mut cache = KvCache::<B>::new(config, pasts.len(), 64, dtype, &device);
+        let layer = &mut cache.layers_mut()[if rope { 0 } else { config.num_hidden_layers - 1 }];
+        for (row, (&past, held)) in pasts.iter().zip(&self.held).enumerate() {
+            // A chunk begins anew: as many as are in the last one.
+            let kept = layer.chunk().map_or(past, |chunk| past % chunk);
+            if kept > 0 {
+                let [keys, values] = held.each_ref().map(|held| put::<B, 3>(held, dtype));
+                layer.write(&[Piece { row, offset: 0, len: kept, first_slot: 0 }], &keys, &values);
+            }
+        }
+        let spans: Vec<Span> =
+            pasts.iter().enumerate().map(|(row, &past)| Span { row, past, offset: row, len: 1 }).collect();
+        let table: Vec<i32> = spans.iter().flat_map(|span| [span.row as i32, span.past as i32]).collect();
+        let table = Tensor::<B, 2, Int>::from_data(TensorData::new(table, [pasts.len(), 2]), &device);
+        let new = NewHeads {
+            queries: put::<B, 3>(&self.queries, dtype),
+            keys: put::<B, 3>(&self.keys, dtype),
+            values: put::<B, 3>(&self.values, dtype),
+        };
+        let rotary = RotaryTable::new(&inverse_frequencies(config), pasts, &device);
+        let steps = HeadSteps {
+            rotation: rope.then(|| rotary.tensors()),
+            norm: rope.then_some(1e-5),
+            temperature: (!rope).then(|| put::<B, 3>(&self.temperature, DType::F32)),
+        };
+        let attended = ops::decode_attention(new, &steps, layer, &Places { spans: &spans, table: &table }, 0.25);
+        let flat = |tensor: &Tensor<B, 4>| {
+            let [rows, kv_heads, slots, width] = tensor.dims();
+            tensor.clone().reshape([rows * kv_heads, slots, width])
+        };
+        [attended, flat(layer.keys()), flat(layer.values())]
+    }
 }
 
 /// A decoded token gives the logits that it gives when it is watched, which takes a layer apart: where a backend has kernels for several steps

@@ -1,12 +1,14 @@
 //! That a backend with kernels of this project runs them, whatever stands between it and them (burn's fusion).
 
 use std::cell::Cell;
+use std::fmt::Debug;
 use std::sync::Once;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 use llama4::ops::{self, HeadSteps, active_kernels};
 use llama4::quant::{PackedData, PackedTensor, Packing};
+use tracing::field::Field;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
@@ -26,7 +28,9 @@ impl Subscriber for Kernels {
     }
 
     fn event(&self, event: &Event<'_>) {
-        assert_eq!(*event.metadata().level(), tracing::Level::TRACE, "a kernel that cannot be launched");
+        let mut words = String::new();
+        event.record(&mut |field: &Field, value: &dyn Debug| words += &format!("{field}: {value:?}; "));
+        assert_eq!(*event.metadata().level(), tracing::Level::TRACE, "{words}");
         RAN.set(RAN.get() + 1);
     }
 

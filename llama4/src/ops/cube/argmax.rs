@@ -6,7 +6,7 @@ use burn_cubecl::ops::numeric::empty_device_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::args::array;
+use super::args::{array, words};
 
 /// Units of a cube, and the values that each of them looks at where that makes few enough cubes.
 const UNITS: usize = 256;
@@ -25,25 +25,25 @@ pub(in crate::ops) fn argmax<R: CubeRuntime>(x: &CubeTensor<R>) -> Option<CubeTe
     let indices = empty(Shape::new([rows, parts]), DType::I32);
     let best = empty(Shape::new([rows, 1]), DType::I32);
     let best_values = empty(Shape::new([rows, 1]), DType::F32);
+    // The first launch reads no indices; something has to be bound in their place.
     let launch = |from: [&CubeTensor<R>; 2], to: [&CubeTensor<R>; 2], columns: usize, cubes: usize, first: bool| {
         // SAFETY: reads stay in the rows, of `columns` values each; every cube writes a place of its own.
-        let launched = unsafe {
+        unsafe {
             argmax_kernel::launch_unchecked(
                 &x.client,
                 CubeCount::Static(cubes as u32, rows as u32, 1),
                 CubeDim::new_1d(UNITS as u32),
                 array(from[0], 1),
-                array(from[1], 1),
+                words(from[1], 1),
                 array(to[0], 1),
                 array(to[1], 1),
                 ScalarArg::new(columns),
                 first,
             )
-        };
-        launched.is_ok()
+        }
     };
-    let launched = launch([x, &indices], [&values, &indices], columns, parts, true)
-        && launch([&values, &indices], [&best_values, &best], parts, 1, false);
+    let launched = launch([x, x], [&values, &indices], columns, parts, true)
+        .and_then(|()| launch([&values, &indices], [&best_values, &best], parts, 1, false));
     super::ran("argmax", launched).then_some(best)
 }
 

@@ -131,21 +131,19 @@ pub(in crate::ops) fn decode_attention<R: CubeRuntime>(
         )
     };
     // SAFETY: as above.
-    let joined = launched.is_ok()
-        && unsafe {
-            join_kernel::launch_unchecked(
-                client,
-                CubeCount::Static(heads as u32, tokens as u32, 1),
-                CubeDim::new_1d(width as u32),
-                array(&parts, 1),
-                array(&output, 1),
-                ScalarArg::new(splits),
-                ScalarArg::new(heads),
-                width,
-                dtype.into(),
-            )
-        }
-        .is_ok();
+    let joined = launched.and_then(|()| unsafe {
+        join_kernel::launch_unchecked(
+            client,
+            CubeCount::Static(heads as u32, tokens as u32, 1),
+            CubeDim::new_1d(width as u32),
+            array(&parts, 1),
+            array(&output, 1),
+            ScalarArg::new(splits),
+            ScalarArg::new(heads),
+            width,
+            dtype.into(),
+        )
+    });
     super::ran("attention of new tokens", joined).then_some(output)
 }
 

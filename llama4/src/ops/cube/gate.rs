@@ -57,7 +57,7 @@ fn launch<R: CubeRuntime>(
             gate.dtype.into(),
         )
     };
-    super::ran("gate", launched.is_ok()).then_some(output)
+    super::ran("gate", launched).then_some(output)
 }
 
 #[cube(launch_unchecked)]

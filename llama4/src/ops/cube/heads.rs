@@ -72,7 +72,7 @@ pub(in crate::ops) fn position_heads<R: CubeRuntime>(x: &CubeTensor<R>, steps: &
             x.dtype.into(),
         )
     };
-    super::ran("heads", launched.is_ok()).then_some(output)
+    super::ran("heads", launched).then_some(output)
 }
 
 #[cube(launch_unchecked)]

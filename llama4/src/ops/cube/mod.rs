@@ -62,11 +62,13 @@ fn cube_count(count: usize) -> cubecl::CubeCount {
     cubecl::CubeCount::Static(width as u32, count.div_ceil(width).max(1) as u32, 1)
 }
 
-/// Says that a kernel ran instead of the plain definition, or that it could not be launched and the definition runs.
-fn ran(operation: &'static str, launched: bool) -> bool {
-    match launched {
-        true => tracing::trace!(target: "llama4::kernels", operation, "CubeCL kernel"),
-        false => tracing::warn!(target: "llama4::kernels", operation, "the CubeCL kernel cannot be launched here"),
+/// Says that a kernel ran instead of the plain definition, or why it could not be launched, and that the definition runs.
+fn ran<E: std::fmt::Debug>(operation: &'static str, launched: Result<(), E>) -> bool {
+    match &launched {
+        Ok(()) => tracing::trace!(target: "llama4::kernels", operation, "CubeCL kernel"),
+        Err(error) => {
+            tracing::warn!(target: "llama4::kernels", operation, ?error, "the CubeCL kernel cannot be launched here");
+        }
     }
-    launched
+    launched.is_ok()
 }

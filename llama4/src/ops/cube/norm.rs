@@ -42,7 +42,7 @@ pub(in crate::ops) fn rms_norm<R: CubeRuntime>(
             [x.dtype.into(), weight.dtype.into()],
         )
     };
-    super::ran("norm", launched.is_ok()).then_some(output)
+    super::ran("norm", launched).then_some(output)
 }
 
 #[cube(launch_unchecked)]

@@ -42,7 +42,7 @@ pub(in crate::ops) fn router_logits<R: CubeRuntime>(
             [x.dtype.into(), norm.weight.dtype.into(), weight.dtype.into()],
         )
     };
-    super::ran("norm and router", launched.is_ok()).then_some(logits)
+    super::ran("norm and router", launched).then_some(logits)
 }
 
 #[cube(launch_unchecked)]

@@ -58,7 +58,7 @@ pub(in crate::ops) fn unpack<R: CubeRuntime>(
             dtype.into(),
         )
     };
-    super::ran("unpack rows", launched.is_ok()).then_some(output)
+    super::ran("unpack rows", launched).then_some(output)
 }
 
 #[cube(launch_unchecked)]

@@ -105,7 +105,7 @@ fn attend<R: CubeRuntime>(
             queries.dtype.into(),
         )
     };
-    super::ran("block attention", launched.is_ok()).then_some(output)
+    super::ran("block attention", launched).then_some(output)
 }
 
 /// For every block of queries two lines, and how many queries there are in all: its first query in the batch and in the output, the number of its

@@ -209,7 +209,7 @@ impl<R: CubeRuntime> Call<'_, R> {
                 [x.dtype.into(), dtype.into(), self.output.1.into()],
             )
         };
-        crate::ops::cube::ran(name, launched.is_ok()).then_some(output)
+        crate::ops::cube::ran(name, launched).then_some(output)
     }
 }
 

@@ -8,6 +8,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::features::Plane;
 use cubecl::prelude::*;
+use cubecl::server::LaunchError;
 
 use super::{Encoding, LINE, Part, Source};
 use crate::ops::cube::args::array;
@@ -57,10 +58,10 @@ pub(super) fn launch<R: CubeRuntime>(
     x: &CubeTensor<R>,
     source: &Source<'_, R>,
     output: &CubeTensor<R>,
-) -> bool {
+) -> Result<(), LaunchError> {
     let plan = Plan::new(&x.client, source.encoding, part);
     // SAFETY: reads stay in the rows of `x` and of the group's weight, which exist; writes in the output of the same rows.
-    let launched = unsafe {
+    unsafe {
         scalar_product_kernel::launch_unchecked(
             &x.client,
             cube_count(part.outputs.div_ceil(plan.rows * plan.groups)),
@@ -77,8 +78,7 @@ pub(super) fn launch<R: CubeRuntime>(
             plan,
             [x.dtype.into(), source.dtype().into()],
         )
-    };
-    launched.is_ok()
+    }
 }
 
 #[cube(launch_unchecked)]

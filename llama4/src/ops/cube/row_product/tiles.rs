@@ -13,6 +13,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::cmma;
 use cubecl::features::MmaConfig;
 use cubecl::prelude::*;
+use cubecl::server::LaunchError;
 
 use super::{Encoding, LINE, Part, Source};
 use crate::ops::cube::args::{array, words};
@@ -110,11 +111,11 @@ pub(super) fn launch<R: CubeRuntime>(
     x: &CubeTensor<R>,
     source: &Source<'_, R>,
     output: &CubeTensor<R>,
-) -> bool {
+) -> Result<(), LaunchError> {
     let tiles = part.outputs.div_ceil(TILE);
     let processors = x.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(64);
     // SAFETY: reads stay in the rows of `x` and of the group's weight, which exist; writes in the output of the same rows.
-    let launched = unsafe {
+    unsafe {
         tile_product_kernel::launch_unchecked(
             &x.client,
             CubeCount::Static((tiles as u32).min(CUBES * processors), 1, 1),
@@ -131,8 +132,7 @@ pub(super) fn launch<R: CubeRuntime>(
             tile,
             x.dtype.into(),
         )
-    };
-    launched.is_ok()
+    }
 }
 
 #[cube(launch_unchecked)]

@@ -97,7 +97,7 @@ pub(in crate::ops) fn tile_product<R: CubeRuntime>(
     let grouped = counts.len() > 1 || launches.len() > 1;
     let launched =
         launches.into_iter().all(|(tile, table)| launch(x, &source, &output, Tile { grouped, ..tile }, &table));
-    super::ran("tile product", launched).then_some(output)
+    launched.then_some(output)
 }
 
 /// How cubes work on tiles of rows, and these.
@@ -138,7 +138,7 @@ fn launch<R: CubeRuntime>(
             x.dtype.into(),
         )
     };
-    launched.is_ok()
+    super::ran("tile product", launched)
 }
 
 /// Which heights tiles should have, in units of [`tile::ROWS`], and the tiles of each: where what is left of a group in front of its end fits
