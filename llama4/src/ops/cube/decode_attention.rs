@@ -178,7 +178,7 @@ fn attend_kernel<X: Float>(
     let row = usize::cast_from(places[2 * token]);
     let mut past = usize::cast_from(places[2 * token + 1]);
     if chunk > 0 {
-        past = past % chunk;
+        past %= chunk;
     }
     let first = split * share;
     // Nothing is left for the last cubes of a sequence that is shorter than others.

@@ -38,7 +38,10 @@ pub(in crate::ops) fn is_fused<R: CubeRuntime, P: 'static>() -> bool {
         id == TypeId::of::<fused::Tensor<R, u8>>() || id == TypeId::of::<fused::Tensor<R, u32>>()
     }
     #[cfg(not(feature = "fusion"))]
-    false
+    {
+        let _ = (TypeId::of::<R>(), TypeId::of::<P>());
+        false
+    }
 }
 
 /// The tensor as CubeCL's, contiguous, if it is one. Shares the storage.

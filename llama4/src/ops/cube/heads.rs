@@ -109,7 +109,7 @@ fn heads_kernel<X: Float>(
         four = rounded::<X>(four * Line::empty(LINE).fill(factor));
     }
     if comptime!(plan.tempered) {
-        four = four * Line::empty(LINE).fill(temperature[token]);
+        four *= Line::empty(LINE).fill(temperature[token]);
     }
     if number < count {
         y[head * plan.lines + lane] = Line::cast_from(four);

@@ -31,7 +31,10 @@ pub fn active_kernels<B: Backend>() -> Vec<ActiveKernels> {
     let rows = row_kernel::<B>().unwrap_or(PLAIN);
     let (packed, unpack) = (packed_kernel::<B>().unwrap_or(PLAIN), unpack_kernel::<B>().unwrap_or(PLAIN));
     let (whole, token) = (whole_kernel::<B>(), token_kernel::<B>());
-    let many = whole.or_else(many_kernel::<B>);
+    #[cfg(feature = "cuda")]
+    let many = whole.or_else(cube::many_kernel::<B>);
+    #[cfg(not(feature = "cuda"))]
+    let many = whole;
     [
         ("linear, few rows", rows),
         ("grouped linear, few rows a group", rows),
@@ -132,13 +135,6 @@ fn unpack_kernel<B: Backend>() -> Option<&'static str> {
 /// The kernels of a backend that has one for everything.
 fn whole_kernel<B: Backend>() -> Option<&'static str> {
     on_ndarray!(row_kernel::<B>())
-}
-
-fn many_kernel<B: Backend>() -> Option<&'static str> {
-    #[cfg(feature = "cuda")]
-    return cube::many_kernel::<B>();
-    #[cfg(not(feature = "cuda"))]
-    None
 }
 
 fn token_kernel<B: Backend>() -> Option<&'static str> {

@@ -166,3 +166,25 @@ fn choose<R: CubeRuntime>(
         (block.shared_bytes() <= hardware.max_shared_memory_size).then_some(block)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Layout, blocks};
+    use crate::cache::Piece;
+
+    #[test]
+    fn blocks_that_see_most_come_first() {
+        let cached = |cached| Layout { row: 1000, key: 16, head: 160, kv_heads: 2, head_dim: 128, cached };
+        let pieces = [
+            Piece { row: 3, offset: 5, len: 130, first_slot: 40 },
+            Piece { row: 1, offset: 200, len: 2, first_slot: 500 },
+        ];
+        let (table, tokens) = blocks(&pieces, 128, &cached(true));
+        assert_eq!(tokens, 132);
+        // Query, its place in the output, queries, keys before; keys.
+        let seen: Vec<_> = table.chunks(8).map(|entry| entry[..5].to_vec()).collect();
+        assert_eq!(seen, [[200, 130, 2, 500, 1000], [133, 128, 2, 168, 3000], [5, 0, 128, 40, 3000]]);
+        let (table, _) = blocks(&pieces[..1], 128, &cached(false));
+        assert!(table.chunks(8).all(|entry| entry[4] == 5000), "fresh keys begin with the piece");
+    }
+}

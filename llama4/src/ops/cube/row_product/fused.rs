@@ -260,7 +260,7 @@ fn fused_kernel<S: Float, X: Float, Y: Float>(
     sync_cube();
 
     let steps = comptime!(tile.columns / STEP / tile.split);
-    let rounds = (tiles + CUBE_COUNT - 1) / CUBE_COUNT;
+    let rounds = tiles.div_ceil(CUBE_COUNT);
     for round in 0..rounds {
         let turn = round % 2 * comptime!(TILE);
         let after = number + CUBE_COUNT;
@@ -468,7 +468,7 @@ fn stage<S: Float, X: Float>(
             sum += plane_shuffle_xor(sum, 2u32);
             if line < total {
                 xs[line] = turned;
-                if line % 4 == 0 {
+                if line.is_multiple_of(4) {
                     x_sums[line / 4] = sum;
                 }
             }

@@ -166,7 +166,7 @@ fn tile_product_kernel<X: Float>(
     sync_cube();
 
     let steps = comptime!(tile.columns / STEP / tile.split);
-    let rounds = (tiles + CUBE_COUNT - 1) / CUBE_COUNT;
+    let rounds = tiles.div_ceil(CUBE_COUNT);
     for round in 0..rounds {
         let turn = round % 2 * comptime!(TILE * tile.split * tile.inputs);
         let after = Rows::new(number + CUBE_COUNT, tiles, outputs, first_weight, row);
@@ -258,6 +258,7 @@ impl Step {
     }
 
     /// The upper or the lower row of a tile, of a weight with so many columns.
+    #[allow(clippy::too_many_arguments, reason = "of a kernel")]
     pub(super) fn load_half(
         &mut self,
         weights: &Array<Line<u32>>,
@@ -456,7 +457,7 @@ fn stage<X: Float>(
                     turned[comptime!(2 * half + 1)] = (a >> 16) | (b & 0xffff_0000u32);
                 }
                 xs[line] = turned;
-                if line % 4 == 0 {
+                if line.is_multiple_of(4) {
                     x_sums[line / 4] = sum;
                 }
             }

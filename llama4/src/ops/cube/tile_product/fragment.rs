@@ -73,9 +73,13 @@ impl Steps {
     pub(super) fn advance(&mut self, #[comptime] encoding: Encoding) {
         #[unroll]
         for row in 0..OWN {
-            self.values[row] = self.values[comptime!(OWN + row)];
-            if comptime!(encoding != Encoding::Half) {
-                self.scales[row] = self.scales[comptime!(OWN + row)];
+            let next = self.values[comptime!(OWN + row)];
+            match comptime!(encoding) {
+                Encoding::Half => self.values[row] = next ^ Line::empty(LINE).fill(self.zero),
+                Encoding::Q8 | Encoding::Q4 => {
+                    self.values[row] = next;
+                    self.scales[row] = self.scales[comptime!(OWN + row)];
+                }
             }
         }
     }
@@ -114,8 +118,8 @@ impl Steps {
         let mut pairs = Array::<Line<X>>::lined(2usize, 2usize);
         match comptime!(encoding) {
             Encoding::Half => {
-                pairs[0] = Line::<X>::reinterpret(self.values[row][comptime!(2 * index)] ^ self.zero);
-                pairs[1] = Line::<X>::reinterpret(self.values[row][comptime!(2 * index + 1)] ^ self.zero);
+                pairs[0] = Line::<X>::reinterpret(self.values[row][comptime!(2 * index)]);
+                pairs[1] = Line::<X>::reinterpret(self.values[row][comptime!(2 * index + 1)]);
             }
             Encoding::Q8 => {
                 // Adding 128 modulo 256 turns two's complement into an offset.

@@ -16,7 +16,6 @@ use burn_cubecl::ops::numeric::empty_device_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::features::MmaConfig;
 use cubecl::prelude::*;
-use cubecl::server::LaunchError;
 
 use super::args::words;
 use super::{Weights, row_product};
@@ -96,10 +95,9 @@ pub(in crate::ops) fn tile_product<R: CubeRuntime>(
     let shape = Shape::new([x.shape[0], outputs]);
     let output = empty_device_dtype(x.client.clone(), x.device.clone(), shape, x.dtype);
     let grouped = counts.len() > 1 || launches.len() > 1;
-    let launched = launches
-        .into_iter()
-        .try_for_each(|(tile, table)| launch(x, &source, &output, Tile { grouped, ..tile }, &table));
-    super::ran("tile product", launched).then_some(output)
+    let launched =
+        launches.into_iter().all(|(tile, table)| launch(x, &source, &output, Tile { grouped, ..tile }, &table));
+    launched.then_some(output)
 }
 
 /// How cubes work on tiles of rows, and these.
@@ -111,7 +109,7 @@ fn launch<R: CubeRuntime>(
     output: &CubeTensor<R>,
     tile: Tile,
     table: &[u32],
-) -> Result<(), LaunchError> {
+) -> bool {
     let outputs = output.shape[1];
     let (row_tiles, output_tiles) = (table.len() / LINE, outputs.div_ceil(tile.outputs()));
     let uploaded = tile.grouped.then(|| {
@@ -121,7 +119,7 @@ fn launch<R: CubeRuntime>(
     // Something to bind where there is no table.
     let bound = uploaded.as_ref().unwrap_or(&x.handle);
     // SAFETY: the tiles name rows of `x`, of the output and of the weight that exist; the kernel takes the last one for those beyond.
-    unsafe {
+    let launched = unsafe {
         kernel::tile_product_kernel::launch_unchecked(
             &x.client,
             super::cube_count(row_tiles * output_tiles),
@@ -139,7 +137,8 @@ fn launch<R: CubeRuntime>(
             tile,
             x.dtype.into(),
         )
-    }
+    };
+    super::ran("tile product", launched)
 }
 
 /// Which heights tiles should have, in units of [`tile::ROWS`], and the tiles of each: where what is left of a group in front of its end fits
@@ -217,6 +216,8 @@ fn choose<R: CubeRuntime>(
         // Large cubes need less of `x`, small ones fill the last round of cubes better.
         let rounds = cubes(8).div_ceil(processors) * processors;
         (if cubes(8) * 10 > rounds * 9 { 8 } else { 4 }, &[1])
+    } else if heights == 4 && source.encoding != Encoding::Half && cubes(4) >= 4 * processors {
+        (4, &[1])
     } else if cubes(4) * 10 > processors * 9 {
         (4, &[2, 1])
     } else {
