@@ -1,6 +1,7 @@
 //! Rows of activations as blocks of bytes, which is what products with quantised weights are computed with.
 
 use super::level::{Level, at_levels};
+use super::lines::Lines;
 use crate::quant::{BLOCK, Packing};
 
 /// Blocks that the kernels take together.
@@ -13,9 +14,10 @@ pub(super) const GROUP: usize = 16;
 pub(super) struct Activations {
     /// Values of a row with its padding.
     width: usize,
+    rows: usize,
     /// `[rows, width]`. For `Q8` in their own order; for `Q4` the first halves of [`together`] blocks, then their second halves, as a
     /// register of such a weight has them in its low and high nibbles.
-    quants: Vec<i8>,
+    quants: Lines,
     /// What to start the sum of four products (`Q8`) or eight (`Q4`) with, because weights are taken as unsigned: minus their offset (128 or
     /// 8) times the sum of the activations.
     starts: Vec<i32>,
@@ -28,15 +30,16 @@ impl Activations {
     pub(super) fn quantize(&mut self, level: Level, packing: Packing, x: &[f32], columns: usize) {
         let rows = x.len() / columns;
         self.width = columns.next_multiple_of(GROUP * BLOCK);
-        self.quants.clear();
-        self.quants.resize(rows * self.width, 0);
+        self.rows = rows;
+        let quants: &mut [i8] = bytemuck::cast_slice_mut(self.quants.words(rows * self.width / 4));
+        quants.fill(0);
         self.scales.clear();
         self.scales.resize(rows * self.width / BLOCK, 0.0);
         let starts = self.width / lanes(packing);
         self.starts.clear();
         self.starts.resize(rows * starts, 0);
         for (row, x) in x.chunks_exact(columns).enumerate() {
-            let quants = &mut self.quants[row * self.width..][..self.width];
+            let quants = &mut quants[row * self.width..][..self.width];
             let scales = &mut self.scales[row * self.width / BLOCK..][..self.width / BLOCK];
             let starts = &mut self.starts[row * starts..][..starts];
             match packing {
@@ -47,7 +50,7 @@ impl Activations {
     }
 
     pub(super) fn rows(&self) -> usize {
-        self.quants.len() / self.width
+        self.rows
     }
 
     pub(super) fn width(&self) -> usize {
@@ -58,7 +61,7 @@ impl Activations {
     pub(super) fn rows_from(&self, first: usize) -> Rows<'_> {
         let (start_width, scale_width) = (self.starts.len() / self.rows(), self.width / BLOCK);
         Rows {
-            quants: &self.quants[first * self.width..],
+            quants: &bytemuck::cast_slice(self.quants.held())[first * self.width..self.rows * self.width],
             width: self.width,
             starts: &self.starts[first * start_width..],
             start_width,

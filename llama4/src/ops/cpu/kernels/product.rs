@@ -9,7 +9,7 @@ use super::matrix::Matrix;
 use super::panel::Panel;
 use super::pool::Pool;
 use super::share::Share;
-use super::tile::{Form, MOST, Sums, WIDEST, block_tile, float_tile, width};
+use super::tile::{Ahead, Form, MOST, Sums, WIDEST, block_tile, float_tile, width};
 use super::tiles::{Tiles, cut};
 use super::{block_dot, dot};
 use crate::quant::Packing;
@@ -17,10 +17,19 @@ use crate::quant::Packing;
 /// Bytes of a weight that a task reads where rows are few: large against what a task costs, small against a weight.
 const BYTES_PER_TASK: usize = 1 << 15;
 
+/// Most panels of a task where rows are few: each asks for the next one's weights while it is multiplied.
+const PANELS_PER_TASK: usize = 8;
+
+/// Tiles from which on a panel is a task of its own: fetching it is little beside the products.
+const MANY_TILES: usize = 16;
+
 /// Most rows of activations for which weight rows are multiplied as they are; for more of them, panels pay.
-fn few(level: Level, packing: Option<Packing>) -> usize {
-    let _ = (level, packing);
-    dot::MOST
+fn few(level: Level, form: Form) -> usize {
+    match (level, form) {
+        #[cfg(target_arch = "x86_64")]
+        (Level::Avx2, Form::Bytes { .. } | Form::Pairs) => 2,
+        _ => dot::MOST,
+    }
 }
 
 /// What the calling thread keeps from one product to the next.
@@ -55,8 +64,8 @@ pub(in crate::ops) fn with_exact_activations<T>(work: impl FnOnce() -> T) -> T {
 enum Task {
     /// Some rows of a weight times few rows of `x`.
     Dots { group: usize, rows: Range<usize> },
-    /// The same for many: `tiles` of `x`.
-    Panel { rows: Range<usize>, tiles: Range<usize> },
+    /// The same for more, panel by panel: `tiles` of `x`.
+    Panels { rows: Range<usize>, tiles: Range<usize> },
 }
 
 /// `y [rows, out]` for `x [rows, in]` and `weights [groups * out, in]`; `counts` rows of each group.
@@ -86,7 +95,7 @@ fn run(pool: &Pool, level: Level, x: &[f32], weights: &Matrix, counts: &[usize],
     let packing = weights.packing();
     let quantized = packing.is_some_and(Packing::has_scales) && !EXACT.get();
     let form = if quantized { Form::of(level, packing) } else { Form::Floats };
-    let few = few(level, packing);
+    let (few, width) = (few(level, form), width(level));
 
     // Rows of `x` of each group.
     let groups: Vec<Range<usize>> = counts
@@ -110,10 +119,12 @@ fn run(pool: &Pool, level: Level, x: &[f32], weights: &Matrix, counts: &[usize],
         } else {
             let begin = tiles.len();
             tiles.extend(cut(level, form, rows.clone()));
-            let width = width(level);
-            let panels = (0..output).step_by(width);
-            tasks.extend(panels.map(|first| Task::Panel {
-                rows: of_group(first)..of_group((first + width).min(output)),
+            let panels = output.div_ceil(width);
+            let many = tiles.len() - begin >= MANY_TILES;
+            let run = if many { 1 } else { (panels / (4 * pool.threads())).clamp(1, PANELS_PER_TASK) };
+            let runs = (0..output).step_by(run * width);
+            tasks.extend(runs.map(|first| Task::Panels {
+                rows: of_group(first)..of_group((first + run * width).min(output)),
                 tiles: begin..tiles.len(),
             }));
         }
@@ -144,29 +155,34 @@ fn run(pool: &Pool, level: Level, x: &[f32], weights: &Matrix, counts: &[usize],
                 }
             }
         }
-        Task::Panel { rows, tiles: of_group } => PANEL.with_borrow_mut(|panel| {
-            let weight = weights.band(rows.clone());
-            let first = rows.start % output;
+        Task::Panels { rows, tiles: of_group } => PANEL.with_borrow_mut(|panel| {
             let mut sums: Sums = [[0.0; WIDEST]; MOST];
             let tiles = &tiles[of_group.clone()];
-            let put = |tile: &Range<usize>, sums: &Sums| {
-                for (row, sums) in tile.clone().zip(sums) {
-                    // SAFETY: as above.
-                    let y = unsafe { y.part(row * output + first, rows.len()) };
-                    y.copy_from_slice(&sums[..rows.len()]);
-                }
-            };
-            if form == Form::Floats {
-                let panel = panel.floats(level, &weight);
-                for tile in tiles {
-                    float_tile(level, panel, tile_values.floats(tile), tile.len(), &mut sums);
-                    put(tile, &sums);
-                }
-            } else {
-                let panel = panel.blocks(level, form, &weight);
-                for tile in tiles {
-                    block_tile(level, form, panel, tile_values.blocks(form, tile), tile.len(), &mut sums);
-                    put(tile, &sums);
+            let band = |first: usize| weights.band(first.min(rows.end)..(first + width).min(rows.end));
+            Ahead::new(band(rows.start).words()).ask(0, 1);
+            for start in rows.clone().step_by(width) {
+                let (weight, next) = (band(start), Ahead::new(band(start + width).words()));
+                let first = start % output;
+                let put = |tile: &Range<usize>, sums: &Sums| {
+                    for (row, sums) in tile.clone().zip(sums) {
+                        // SAFETY: as above.
+                        let y = unsafe { y.part(row * output + first, weight.rows()) };
+                        y.copy_from_slice(&sums[..weight.rows()]);
+                    }
+                };
+                if form == Form::Floats {
+                    let panel = panel.floats(level, &weight);
+                    for tile in tiles {
+                        float_tile(level, panel, tile_values.floats(tile), tile.len(), &mut sums);
+                        put(tile, &sums);
+                    }
+                } else {
+                    let panel = panel.blocks(level, form, &weight);
+                    for (index, tile) in tiles.iter().enumerate() {
+                        let ahead = next.part(index, tiles.len());
+                        block_tile(level, form, panel, tile_values.blocks(form, tile), tile.len(), ahead, &mut sums);
+                        put(tile, &sums);
+                    }
                 }
             }
         }),

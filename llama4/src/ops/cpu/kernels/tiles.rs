@@ -107,15 +107,18 @@ at_levels! {
 }
 
 at_levels! {
+    /// For weights that come 256 times as large.
     fn pairs(level: Level, x: &[f32], columns: usize, tile: &mut [u32], scales: &mut [f32]) {
         let rows = x.len() / columns;
         for (row, x) in x.chunks_exact(columns).enumerate() {
             for (block, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
                 let (quants, scale) = quantize_block(x);
-                scales[block * rows + row] = scale;
+                scales[block * rows + row] = scale * (1.0 / 256.0);
                 let tile = &mut tile[block * (BLOCK / 2) * rows..][..BLOCK / 2 * rows];
-                for (word, [low, high]) in tile[row..].iter_mut().step_by(rows).zip(quants.as_chunks::<2>().0) {
-                    *word = u32::from(i16::from(*low) as u16) | u32::from(i16::from(*high) as u16) << 16;
+                let pair = |low: i8, high: i8| u32::from(i16::from(low) as u16) | u32::from(i16::from(high) as u16) << 16;
+                for (words, &[a, b, c, d]) in tile.chunks_exact_mut(2 * rows).zip(quants.as_chunks::<4>().0) {
+                    words[row] = pair(a, c);
+                    words[rows + row] = pair(b, d);
                 }
             }
         }
