@@ -1,6 +1,6 @@
 //! Bands of a weight as panels, rows side by side: what a product with many rows of activations reads again and again.
 
-use super::half::f16_to_f32;
+use super::half::to_floats;
 use super::level::{Level, at_levels};
 use super::lines::Lines;
 use super::matrix::Matrix;
@@ -62,14 +62,6 @@ impl Panel {
             _ => transpose(level, weight.words(), row_words, rows, row_words, panel, width),
         }
         BlockPanel { words: panel, scales: bytemuck::cast_slice(scale_panel) }
-    }
-}
-
-at_levels! {
-    fn to_floats(level: Level, halves: &[u16], floats: &mut [f32]) {
-        for (float, &bits) in floats.iter_mut().zip(halves) {
-            *float = f16_to_f32(bits);
-        }
     }
 }
 
