@@ -175,13 +175,7 @@ pub(super) fn select_rows<B: Backend, const D: usize>(
     x: &Tensor<B, D>,
     ids: &Tensor<B, 1, Int>,
 ) -> Option<Tensor<B, D>> {
-    #[cfg(feature = "cube")]
-    return cube::select_rows(x, ids);
-    #[cfg(not(feature = "cube"))]
-    {
-        let _ = (x, ids);
-        None
-    }
+    first!(select_rows(x, ids))
 }
 
 pub(super) fn gather_columns<B: Backend>(x: &Tensor<B, 2>, ids: &Tensor<B, 2, Int>) -> Option<Tensor<B, 2>> {

@@ -2,6 +2,8 @@
 
 use super::level::{Level, at_levels};
 use super::lines::Lines;
+use super::pool::Pool;
+use super::share::Share;
 use crate::quant::{BLOCK, Packing};
 
 /// Blocks that the kernels take together.
@@ -9,7 +11,7 @@ pub(super) const GROUP: usize = 16;
 
 /// Rows in 8 bits: `q · s`, `q` in -127..=127, one `f32` scale `s` for each block of 32.
 ///
-/// Padded with zeros to whole groups of 16 blocks, so that kernels need not look where a row ends.
+/// Padded with scales of zero to whole groups of 16 blocks, so that kernels need not look where a row ends.
 #[derive(Debug, Default)]
 pub(super) struct Activations {
     /// Values of a row with its padding.
@@ -26,27 +28,40 @@ pub(super) struct Activations {
 }
 
 impl Activations {
-    /// Quantise rows for products with weights of this packing.
-    pub(super) fn quantize(&mut self, level: Level, packing: Packing, x: &[f32], columns: usize) {
+    /// Quantise those of the rows of `x` that are `wanted`, for products with weights of this packing.
+    pub(super) fn quantize(
+        &mut self,
+        pool: &Pool,
+        level: Level,
+        packing: Packing,
+        x: &[f32],
+        columns: usize,
+        wanted: &[usize],
+    ) {
         let rows = x.len() / columns;
-        self.width = columns.next_multiple_of(GROUP * BLOCK);
-        self.rows = rows;
-        let quants: &mut [i8] = bytemuck::cast_slice_mut(self.quants.words(rows * self.width / 4));
-        quants.fill(0);
-        self.scales.clear();
-        self.scales.resize(rows * self.width / BLOCK, 0.0);
-        let starts = self.width / lanes(packing);
-        self.starts.clear();
-        self.starts.resize(rows * starts, 0);
-        for (row, x) in x.chunks_exact(columns).enumerate() {
-            let quants = &mut quants[row * self.width..][..self.width];
-            let scales = &mut self.scales[row * self.width / BLOCK..][..self.width / BLOCK];
-            let starts = &mut self.starts[row * starts..][..starts];
+        let width = columns.next_multiple_of(GROUP * BLOCK);
+        (self.rows, self.width) = (rows, width);
+        let quants = Share::new(bytemuck::cast_slice_mut(self.quants.words(rows * width / 4)));
+        self.scales.resize(rows * width / BLOCK, 0.0);
+        let scales = Share::new(&mut self.scales);
+        self.starts.resize(rows * width / lanes(packing), 0);
+        let starts = Share::new(&mut self.starts);
+        assert!(wanted.is_sorted_by(|row, next| row < next), "each row once");
+        pool.run(wanted.len(), |index| {
+            let row = wanted[index];
+            let x = &x[row * columns..][..columns];
+            let (blocks, sums) = (width / BLOCK, width / lanes(packing));
+            // SAFETY: each row has places of its own, and comes once.
+            let (quants, scales, starts) = unsafe {
+                (quants.part(row * width, width), scales.part(row * blocks, blocks), starts.part(row * sums, sums))
+            };
+            // Of the padding only the scales matter: whatever the bytes are, they are multiplied with zero.
+            scales[columns / BLOCK..].fill(0.0);
             match packing {
                 Packing::Q4 => quantize_q4(level, together(level), x, quants, starts, scales),
                 _ => quantize_q8(level, x, quants, starts, scales),
             }
-        }
+        });
     }
 
     pub(super) fn rows(&self) -> usize {

@@ -23,7 +23,7 @@ mod transpose;
 pub(super) use attention::{Queries, Stored, attention};
 pub(in crate::ops) use level::Level;
 pub(super) use matrix::Matrix;
-pub(super) use pointwise::{Heads, heads, rms_norm, swiglu};
+pub(super) use pointwise::{Heads, heads, rms_norm, select_rows, swiglu};
 pub(super) use pool::Pool;
 pub(super) use product::product;
 pub(in crate::ops) use product::with_exact_activations;

@@ -1,7 +1,7 @@
 //! `y = x W[g]ᵀ` for groups of rows, each with a weight of its own: every product of the model.
 
 use std::cell::{Cell, RefCell};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use super::activations::Activations;
 use super::level::Level;
@@ -14,11 +14,15 @@ use super::tiles::{Tiles, cut};
 use super::{block_dot, dot};
 use crate::quant::Packing;
 
-/// Bytes of a weight that a task reads where rows are few: large against what a task costs, small against a weight.
-const BYTES_PER_TASK: usize = 1 << 15;
+/// Least and most bytes of a weight that a task reads where rows are few. Memory gives less where a stream begins, and what was asked for
+/// ahead of a task's end is another thread's: tasks are as long as leaves enough of them.
+const BYTES_PER_TASK: RangeInclusive<usize> = 1 << 15..=1 << 20;
+
+/// Tasks of a weight and thread, so that one which was held up does not hold up all.
+const TASKS_PER_THREAD: usize = 8;
 
 /// Most panels of a task where rows are few: each asks for the next one's weights while it is multiplied.
-const PANELS_PER_TASK: usize = 8;
+const PANELS_PER_TASK: usize = 16;
 
 /// Tiles from which on a panel is a task of its own: fetching it is little beside the products.
 const MANY_TILES: usize = 16;
@@ -26,8 +30,9 @@ const MANY_TILES: usize = 16;
 /// Most rows of activations for which weight rows are multiplied as they are; for more of them, panels pay.
 fn few(level: Level, form: Form) -> usize {
     match (level, form) {
+        // Products of 4 bits are the cheapest in panels.
         #[cfg(target_arch = "x86_64")]
-        (Level::Avx2, Form::Bytes { .. } | Form::Pairs) => 2,
+        (Level::Avx2, Form::Bytes { .. }) => 2,
         _ => dot::MOST,
     }
 }
@@ -111,7 +116,9 @@ fn run(pool: &Pool, level: Level, x: &[f32], weights: &Matrix, counts: &[usize],
     for (group, rows) in groups.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
         let of_group = |first: usize| group * output + first;
         if rows.len() <= few {
-            let band = (BYTES_PER_TASK / row_bytes).clamp(1, output.div_ceil(pool.threads()).max(1));
+            let share = output * row_bytes / (TASKS_PER_THREAD * pool.threads());
+            let bytes = share.clamp(*BYTES_PER_TASK.start(), *BYTES_PER_TASK.end());
+            let band = (bytes / row_bytes).clamp(1, output.div_ceil(pool.threads()).max(1));
             let bands = (0..output).step_by(band);
             tasks.extend(
                 bands.map(|first| Task::Dots { group, rows: of_group(first)..of_group((first + band).min(output)) }),
@@ -129,8 +136,9 @@ fn run(pool: &Pool, level: Level, x: &[f32], weights: &Matrix, counts: &[usize],
             }));
         }
     }
-    if quantized && counts.iter().any(|count| (1..=few).contains(count)) {
-        kept.activations.quantize(level, packing.unwrap_or(Packing::Q8), x, input);
+    let single: Vec<usize> = groups.iter().filter(|rows| rows.len() <= few).cloned().flatten().collect();
+    if let Some(packing) = packing.filter(|_| quantized && !single.is_empty()) {
+        kept.activations.quantize(pool, level, packing, x, input, &single);
     }
     if !tiles.is_empty() {
         kept.tiles.fill(pool, level, form, x, input, &tiles);

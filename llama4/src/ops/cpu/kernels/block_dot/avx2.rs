@@ -18,7 +18,7 @@ const GROUP: usize = 8;
 const PART: usize = 64;
 
 /// Bytes from where weights are read to where they are asked for: the processor does not look far enough itself.
-const AHEAD: usize = 1024;
+const AHEAD: usize = 2048;
 
 /// # Safety
 /// The processor must have the instructions of [`Level::Avx2`](super::Level); `x` has `count` rows of the weight's width, padded,
