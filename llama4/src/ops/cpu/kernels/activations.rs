@@ -1,8 +1,11 @@
 //! Rows of activations as blocks of bytes, which is what products with quantised weights are computed with.
 
+use std::cell::RefCell;
+
 use super::level::{Level, at_levels};
 use super::lines::Lines;
 use super::pool::Pool;
+use super::rounding::round;
 use super::share::Share;
 use crate::quant::{BLOCK, Packing};
 
@@ -20,8 +23,8 @@ pub(super) struct Activations {
     /// `[rows, width]`. For `Q8` in their own order; for `Q4` the first halves of [`together`] blocks, then their second halves, as a
     /// register of such a weight has them in its low and high nibbles.
     quants: Lines,
-    /// What to start the sum of four products (`Q8`) or eight (`Q4`) with, because weights are taken as unsigned: minus their offset (128 or
-    /// 8) times the sum of the activations.
+    /// What to start the sum of four products (`Q8`, AVX-512 alone) or eight (`Q4`) with, where weights are taken as unsigned: minus their
+    /// offset (128 or 8) times the sum of the activations.
     starts: Vec<i32>,
     /// `[rows, width / 32]`
     scales: Vec<f32>,
@@ -58,7 +61,7 @@ impl Activations {
             // Of the padding only the scales matter: whatever the bytes are, they are multiplied with zero.
             scales[columns / BLOCK..].fill(0.0);
             match packing {
-                Packing::Q4 => quantize_q4(level, together(level), x, quants, starts, scales),
+                Packing::Q4 => quantize_q4(level, x, quants, starts, scales),
                 _ => quantize_q8(level, x, quants, starts, scales),
             }
         });
@@ -120,45 +123,41 @@ pub(super) fn place_q4(together: usize, block: usize) -> usize {
     block / together * 32 * together + block % together * 16
 }
 
-/// A block's bytes, and its scale.
-#[inline(always)]
-pub(super) fn quantize_block(block: &[f32; BLOCK]) -> ([i8; BLOCK], f32) {
-    // Sixteen running maxima, so that this too becomes vectors.
-    let mut largest = [0.0_f32; 16];
-    for half in block.as_chunks::<16>().0 {
-        for (largest, value) in largest.iter_mut().zip(half) {
-            *largest = if value.abs() > *largest { value.abs() } else { *largest };
-        }
+/// Bytes in their own order.
+fn quantize_q8(level: Level, x: &[f32], quants: &mut [i8], starts: &mut [i32], scales: &mut [f32]) {
+    let (quants, blocks) = (&mut quants[..x.len()], x.len() / BLOCK);
+    round(level, x, quants, &mut scales[..blocks]);
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::Avx512 {
+        starts_q8(level, quants, starts);
     }
-    let largest = largest.iter().fold(0.0_f32, |a, &b| if b > a { b } else { a });
-    let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
-    let mut quants = [0_i8; BLOCK];
-    for (quant, value) in quants.iter_mut().zip(block) {
-        // Adding 1.5 · 2²³ leaves the nearest integer in the low bits.
-        const MAGIC: f32 = 12_582_912.0;
-        *quant = (value * inverse + MAGIC).to_bits() as i8;
-    }
-    (quants, largest / 127.0)
+    let _ = starts;
 }
 
+#[cfg(target_arch = "x86_64")]
 at_levels! {
-    fn quantize_q8(level: Level, x: &[f32], quants: &mut [i8], starts: &mut [i32], scales: &mut [f32]) {
-        let blocks = x.as_chunks::<BLOCK>().0.iter().zip(quants.as_chunks_mut::<BLOCK>().0);
-        let places = starts.as_chunks_mut::<{ BLOCK / 4 }>().0.iter_mut().zip(scales);
-        for ((block, quants), (starts, scale)) in blocks.zip(places) {
-            (*quants, *scale) = quantize_block(block);
-            for (start, four) in starts.iter_mut().zip(quants.as_chunks::<4>().0) {
-                *start = -128 * four.iter().map(|&quant| i32::from(quant)).sum::<i32>();
-            }
+    fn starts_q8(level: Level, quants: &[i8], starts: &mut [i32]) {
+        for (start, four) in starts.iter_mut().zip(quants.as_chunks::<4>().0) {
+            *start = -128 * four.iter().map(|&quant| i32::from(quant)).sum::<i32>();
         }
     }
 }
 
+/// Blocks side by side, as [`place_q4`] says.
+fn quantize_q4(level: Level, x: &[f32], quants: &mut [i8], starts: &mut [i32], scales: &mut [f32]) {
+    thread_local! {
+        static ROOM: RefCell<Vec<i8>> = RefCell::default();
+    }
+    ROOM.with_borrow_mut(|room| {
+        room.resize(x.len(), 0);
+        round(level, x, room, &mut scales[..x.len() / BLOCK]);
+        spread_q4(level, together(level), room, quants, starts);
+    });
+}
+
 at_levels! {
-    fn quantize_q4(level: Level, together: usize, x: &[f32], quants: &mut [i8], starts: &mut [i32], scales: &mut [f32]) {
-        for (index, (block, scale)) in x.as_chunks::<BLOCK>().0.iter().zip(scales).enumerate() {
-            let (values, found) = quantize_block(block);
-            *scale = found;
+    fn spread_q4(level: Level, together: usize, values: &[i8], quants: &mut [i8], starts: &mut [i32]) {
+        for (index, values) in values.as_chunks::<BLOCK>().0.iter().enumerate() {
             let (low, high) = values.split_at(BLOCK / 2);
             let at = place_q4(together, index);
             quants[at..at + 16].copy_from_slice(low);

@@ -15,6 +15,7 @@ mod panel;
 mod pointwise;
 mod pool;
 mod product;
+mod rounding;
 mod share;
 mod tile;
 mod tiles;
