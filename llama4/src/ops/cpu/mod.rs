@@ -13,7 +13,7 @@ use burn_ndarray::{NdArrayTensor, SharedArray};
 pub(super) use attention::{cached_attention, fresh_attention};
 pub(super) use kernels::{Level, with_exact_activations};
 pub(super) use packed::{PackedRows, packed_product, unpack_rows};
-pub(super) use pointwise::{position_heads, rms_norm, swiglu, swiglu_halves};
+pub(super) use pointwise::{position_heads, rms_norm, select_rows, swiglu, swiglu_halves};
 pub(super) use product::product;
 
 /// A tensor of floats that a kernel fills.

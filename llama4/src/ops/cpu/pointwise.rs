@@ -61,3 +61,15 @@ pub(in crate::ops) fn position_heads(
         }
     }
 }
+
+/// Rows of `x`, along its first axis, in the order of `ids`. `None` if one is not there.
+pub(in crate::ops) fn select_rows(x: &NdArrayTensor, shape: &[usize], ids: &[usize]) -> Option<NdArrayTensor> {
+    floats!(x);
+    let (&rows, rest) = shape.split_first()?;
+    let width: usize = rest.iter().product();
+    if width == 0 || ids.iter().any(|&id| id >= rows) {
+        return None;
+    }
+    let shape = [&[ids.len()], rest].concat();
+    tensor(shape, |y| kernels::select_rows(Pool::global(), x, ids, width, y))
+}

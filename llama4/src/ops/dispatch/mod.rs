@@ -188,7 +188,7 @@ pub(super) fn select_rows<B: Backend, const D: usize>(
     x: &Tensor<B, D>,
     ids: &Tensor<B, 1, Int>,
 ) -> Option<Tensor<B, D>> {
-    on_cube!(select_rows(x, ids))
+    first!(select_rows(x, ids))
 }
 
 pub(super) fn gather_columns<B: Backend>(x: &Tensor<B, 2>, ids: &Tensor<B, 2, Int>) -> Option<Tensor<B, 2>> {

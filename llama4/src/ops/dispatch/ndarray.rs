@@ -85,6 +85,15 @@ pub(super) fn swiglu_halves<B: Backend>(gate_up: &Tensor<B, 2>) -> Option<Tensor
     wrap(cpu::swiglu_halves(&primitive(gate_up)?, gate_up.dims()[1] / 2)?)
 }
 
+pub(super) fn select_rows<B: Backend, const D: usize>(
+    x: &Tensor<B, D>,
+    ids: &Tensor<B, 1, Int>,
+) -> Option<Tensor<B, D>> {
+    let x_rows = primitive(x)?;
+    let ids: Vec<usize> = ids.to_data().iter::<i64>().map(usize::try_from).collect::<Result<_, _>>().ok()?;
+    wrap(cpu::select_rows(&x_rows, &x.dims(), &ids)?)
+}
+
 pub(super) fn cached_attention<B: Backend>(
     queries: &Tensor<B, 3>,
     cache: &LayerCache<B>,

@@ -1,6 +1,12 @@
 //! Rows of activations as blocks of bytes, which is what products with quantised weights are computed with.
 
+use std::cell::RefCell;
+
 use super::level::{Level, at_levels};
+use super::lines::Lines;
+use super::pool::Pool;
+use super::rounding::round;
+use super::share::Share;
 use crate::quant::{BLOCK, Packing};
 
 /// Blocks that the kernels take together.
@@ -8,46 +14,61 @@ pub(super) const GROUP: usize = 16;
 
 /// Rows in 8 bits: `q · s`, `q` in -127..=127, one `f32` scale `s` for each block of 32.
 ///
-/// Padded with zeros to whole groups of 16 blocks, so that kernels need not look where a row ends.
+/// Padded with scales of zero to whole groups of 16 blocks, so that kernels need not look where a row ends.
 #[derive(Debug, Default)]
 pub(super) struct Activations {
     /// Values of a row with its padding.
     width: usize,
+    rows: usize,
     /// `[rows, width]`. For `Q8` in their own order; for `Q4` the first halves of [`together`] blocks, then their second halves, as a
     /// register of such a weight has them in its low and high nibbles.
-    quants: Vec<i8>,
-    /// What to start the sum of four products (`Q8`) or eight (`Q4`) with, because weights are taken as unsigned: minus their offset (128 or
-    /// 8) times the sum of the activations.
+    quants: Lines,
+    /// What to start the sum of four products (`Q8`, AVX-512 alone) or eight (`Q4`) with, where weights are taken as unsigned: minus their
+    /// offset (128 or 8) times the sum of the activations.
     starts: Vec<i32>,
     /// `[rows, width / 32]`
     scales: Vec<f32>,
 }
 
 impl Activations {
-    /// Quantise rows for products with weights of this packing.
-    pub(super) fn quantize(&mut self, level: Level, packing: Packing, x: &[f32], columns: usize) {
+    /// Quantise those of the rows of `x` that are `wanted`, for products with weights of this packing.
+    pub(super) fn quantize(
+        &mut self,
+        pool: &Pool,
+        level: Level,
+        packing: Packing,
+        x: &[f32],
+        columns: usize,
+        wanted: &[usize],
+    ) {
         let rows = x.len() / columns;
-        self.width = columns.next_multiple_of(GROUP * BLOCK);
-        self.quants.clear();
-        self.quants.resize(rows * self.width, 0);
-        self.scales.clear();
-        self.scales.resize(rows * self.width / BLOCK, 0.0);
-        let starts = self.width / lanes(packing);
-        self.starts.clear();
-        self.starts.resize(rows * starts, 0);
-        for (row, x) in x.chunks_exact(columns).enumerate() {
-            let quants = &mut self.quants[row * self.width..][..self.width];
-            let scales = &mut self.scales[row * self.width / BLOCK..][..self.width / BLOCK];
-            let starts = &mut self.starts[row * starts..][..starts];
+        let width = columns.next_multiple_of(GROUP * BLOCK);
+        (self.rows, self.width) = (rows, width);
+        let quants = Share::new(bytemuck::cast_slice_mut(self.quants.words(rows * width / 4)));
+        self.scales.resize(rows * width / BLOCK, 0.0);
+        let scales = Share::new(&mut self.scales);
+        self.starts.resize(rows * width / lanes(packing), 0);
+        let starts = Share::new(&mut self.starts);
+        assert!(wanted.is_sorted_by(|row, next| row < next), "each row once");
+        pool.run(wanted.len(), |index| {
+            let row = wanted[index];
+            let x = &x[row * columns..][..columns];
+            let (blocks, sums) = (width / BLOCK, width / lanes(packing));
+            // SAFETY: each row has places of its own, and comes once.
+            let (quants, scales, starts) = unsafe {
+                (quants.part(row * width, width), scales.part(row * blocks, blocks), starts.part(row * sums, sums))
+            };
+            // Of the padding only the scales matter: whatever the bytes are, they are multiplied with zero.
+            scales[columns / BLOCK..].fill(0.0);
             match packing {
-                Packing::Q4 => quantize_q4(level, together(level), x, quants, starts, scales),
+                Packing::Q4 => quantize_q4(level, x, quants, starts, scales),
                 _ => quantize_q8(level, x, quants, starts, scales),
             }
-        }
+        });
     }
 
     pub(super) fn rows(&self) -> usize {
-        self.quants.len() / self.width
+        self.rows
     }
 
     pub(super) fn width(&self) -> usize {
@@ -58,7 +79,7 @@ impl Activations {
     pub(super) fn rows_from(&self, first: usize) -> Rows<'_> {
         let (start_width, scale_width) = (self.starts.len() / self.rows(), self.width / BLOCK);
         Rows {
-            quants: &self.quants[first * self.width..],
+            quants: &bytemuck::cast_slice(self.quants.held())[first * self.width..self.rows * self.width],
             width: self.width,
             starts: &self.starts[first * start_width..],
             start_width,
@@ -102,45 +123,41 @@ pub(super) fn place_q4(together: usize, block: usize) -> usize {
     block / together * 32 * together + block % together * 16
 }
 
-/// A block's bytes, and its scale.
-#[inline(always)]
-pub(super) fn quantize_block(block: &[f32; BLOCK]) -> ([i8; BLOCK], f32) {
-    // Sixteen running maxima, so that this too becomes vectors.
-    let mut largest = [0.0_f32; 16];
-    for half in block.as_chunks::<16>().0 {
-        for (largest, value) in largest.iter_mut().zip(half) {
-            *largest = if value.abs() > *largest { value.abs() } else { *largest };
-        }
+/// Bytes in their own order.
+fn quantize_q8(level: Level, x: &[f32], quants: &mut [i8], starts: &mut [i32], scales: &mut [f32]) {
+    let (quants, blocks) = (&mut quants[..x.len()], x.len() / BLOCK);
+    round(level, x, quants, &mut scales[..blocks]);
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::Avx512 {
+        starts_q8(level, quants, starts);
     }
-    let largest = largest.iter().fold(0.0_f32, |a, &b| if b > a { b } else { a });
-    let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
-    let mut quants = [0_i8; BLOCK];
-    for (quant, value) in quants.iter_mut().zip(block) {
-        // Adding 1.5 · 2²³ leaves the nearest integer in the low bits.
-        const MAGIC: f32 = 12_582_912.0;
-        *quant = (value * inverse + MAGIC).to_bits() as i8;
-    }
-    (quants, largest / 127.0)
+    let _ = starts;
 }
 
+#[cfg(target_arch = "x86_64")]
 at_levels! {
-    fn quantize_q8(level: Level, x: &[f32], quants: &mut [i8], starts: &mut [i32], scales: &mut [f32]) {
-        let blocks = x.as_chunks::<BLOCK>().0.iter().zip(quants.as_chunks_mut::<BLOCK>().0);
-        let places = starts.as_chunks_mut::<{ BLOCK / 4 }>().0.iter_mut().zip(scales);
-        for ((block, quants), (starts, scale)) in blocks.zip(places) {
-            (*quants, *scale) = quantize_block(block);
-            for (start, four) in starts.iter_mut().zip(quants.as_chunks::<4>().0) {
-                *start = -128 * four.iter().map(|&quant| i32::from(quant)).sum::<i32>();
-            }
+    fn starts_q8(level: Level, quants: &[i8], starts: &mut [i32]) {
+        for (start, four) in starts.iter_mut().zip(quants.as_chunks::<4>().0) {
+            *start = -128 * four.iter().map(|&quant| i32::from(quant)).sum::<i32>();
         }
     }
 }
 
+/// Blocks side by side, as [`place_q4`] says.
+fn quantize_q4(level: Level, x: &[f32], quants: &mut [i8], starts: &mut [i32], scales: &mut [f32]) {
+    thread_local! {
+        static ROOM: RefCell<Vec<i8>> = RefCell::default();
+    }
+    ROOM.with_borrow_mut(|room| {
+        room.resize(x.len(), 0);
+        round(level, x, room, &mut scales[..x.len() / BLOCK]);
+        spread_q4(level, together(level), room, quants, starts);
+    });
+}
+
 at_levels! {
-    fn quantize_q4(level: Level, together: usize, x: &[f32], quants: &mut [i8], starts: &mut [i32], scales: &mut [f32]) {
-        for (index, (block, scale)) in x.as_chunks::<BLOCK>().0.iter().zip(scales).enumerate() {
-            let (values, found) = quantize_block(block);
-            *scale = found;
+    fn spread_q4(level: Level, together: usize, values: &[i8], quants: &mut [i8], starts: &mut [i32]) {
+        for (index, values) in values.as_chunks::<BLOCK>().0.iter().enumerate() {
             let (low, high) = values.split_at(BLOCK / 2);
             let at = place_q4(together, index);
             quants[at..at + 16].copy_from_slice(low);

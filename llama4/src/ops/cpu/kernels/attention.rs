@@ -10,7 +10,7 @@ use super::lines::Lines;
 use super::matrix::Matrix;
 use super::pool::Pool;
 use super::share::Share;
-use super::tile::{FloatPanel, Form, MOST, Sums, WIDEST, float_tile, most, width};
+use super::tile::{Ahead, FloatPanel, Form, MOST, Sums, WIDEST, float_tile, most, width};
 use super::transpose::transpose;
 use crate::exp::exp;
 
@@ -269,7 +269,14 @@ fn run(level: Level, x: &[f32], stored: &Stored, task: &Task, room: &mut Room) {
                 for some in (0..tile.len()).step_by(dot::MOST) {
                     let count = dot::MOST.min(tile.len() - some);
                     let x = &queries[(tile.start + some) * head_dim..][..count * head_dim];
-                    dot::dots(level, &rows, x, |key, row, sum| scores[(some + row) * stride + key] = sum);
+                    dot::dots(level, &rows, x, |key, row, sum| {
+                        scores[(some + row) * stride + key] = sum;
+                        if some + row == 0 {
+                            // The key's value is read next.
+                            let value = &value_rows[key * head_dim..][..head_dim];
+                            Ahead::new(bytemuck::cast_slice(value)).ask(0, 1);
+                        }
+                    });
                 }
             } else {
                 let x = &queries[tile.start * head_dim..tile.end * head_dim];

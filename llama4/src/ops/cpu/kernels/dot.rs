@@ -1,5 +1,10 @@
 //! Weight rows of floats times a few rows of activations: each weight row is read once, in order.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 use super::half::f16_to_f32;
 use super::lanes::{LANES, fold};
 use super::level::{Level, at_levels};
@@ -9,19 +14,29 @@ use crate::quant::Packing;
 /// Rows of activations that one pass over the weight takes.
 pub(super) const MOST: usize = 4;
 
+/// Formats of a weight's values that the kernels read, as constants that they are compiled for.
+#[cfg(target_arch = "x86_64")]
+const F32: u8 = 0;
+#[cfg(target_arch = "x86_64")]
+const BF16: u8 = 1;
+#[cfg(target_arch = "x86_64")]
+const F16: u8 = 2;
+
 /// `y(row of the weight, row of x)` for all rows of `weight` and the `1..=MOST` rows of `x`.
 pub(super) fn dots(level: Level, weight: &Matrix, x: &[f32], mut y: impl FnMut(usize, usize, f32)) {
     let columns = weight.columns();
     let count = x.len() / columns;
     assert!((1..=MOST).contains(&count) && x.len() == count * columns, "a few whole rows");
+    let blocks = weight.packing().is_some_and(Packing::has_scales);
     #[cfg(target_arch = "x86_64")]
-    if level == Level::Avx512 && !weight.packing().is_some_and(Packing::has_scales) {
+    match level {
         // SAFETY: the processor has the level's instructions; `x` has `count` rows as wide as the weight's.
-        unsafe { avx512::dots(weight, x, count, &mut y) };
-        return;
+        Level::Avx512 if !blocks => return unsafe { avx512::dots(weight, x, count, &mut y) },
+        // SAFETY: as above.
+        Level::Avx2 if !blocks => return unsafe { avx2::dots(weight, x, count, &mut y) },
+        _ => {}
     }
     let stride = weight.row_words();
-    let blocks = weight.packing().is_some_and(Packing::has_scales);
     let mut values = vec![0.0; if blocks { columns } else { 0 }];
     for row in 0..weight.rows() {
         if blocks {
@@ -71,159 +86,5 @@ at_levels! {
 at_levels! {
     fn dot_f16(level: Level, a: &[u16], b: &[f32]) -> f32 {
         sum_of_products(a, b, f16_to_f32)
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod avx512 {
-    use std::arch::x86_64::{
-        __m512, __mmask16, _mm256_maskz_loadu_epi16, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
-        _mm512_fmadd_ps, _mm512_maskz_loadu_ps, _mm512_reduce_add_ps, _mm512_setzero_ps, _mm512_slli_epi32,
-    };
-
-    use super::Matrix;
-    use crate::quant::Packing;
-
-    const F32: u8 = 0;
-    const BF16: u8 = 1;
-    const F16: u8 = 2;
-
-    /// # Safety
-    /// The processor must have the instructions of [`Level::Avx512`](super::Level), and `x` `count` rows of the weight's width.
-    pub(super) unsafe fn dots(weight: &Matrix, x: &[f32], count: usize, y: &mut impl FnMut(usize, usize, f32)) {
-        // SAFETY: as above.
-        unsafe {
-            match weight.packing() {
-                None => of_format::<F32>(weight, x, count, y),
-                Some(Packing::Bf16) => of_format::<BF16>(weight, x, count, y),
-                Some(Packing::F16) => of_format::<F16>(weight, x, count, y),
-                Some(Packing::Q8 | Packing::Q4) => unreachable!("blocks are unpacked before"),
-            }
-        }
-    }
-
-    /// # Safety
-    /// As [`dots`]; the weight is of the format.
-    unsafe fn of_format<const FORMAT: u8>(
-        weight: &Matrix,
-        x: &[f32],
-        count: usize,
-        y: &mut impl FnMut(usize, usize, f32),
-    ) {
-        // SAFETY: as above.
-        unsafe {
-            match count {
-                1 => of_count::<FORMAT, 4, 1>(weight, x, y),
-                2 => of_count::<FORMAT, 4, 2>(weight, x, y),
-                3 => of_count::<FORMAT, 4, 3>(weight, x, y),
-                _ => of_count::<FORMAT, 4, 4>(weight, x, y),
-            }
-        }
-    }
-
-    /// # Safety
-    /// As [`of_format`]; `x` has `X` rows.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-    unsafe fn of_count<const FORMAT: u8, const ROWS: usize, const X: usize>(
-        weight: &Matrix,
-        x: &[f32],
-        y: &mut impl FnMut(usize, usize, f32),
-    ) {
-        let mut row = 0;
-        while row < weight.rows() {
-            if row + ROWS <= weight.rows() {
-                // SAFETY: rows `row..row + ROWS` are there.
-                let sums = unsafe { rows::<FORMAT, ROWS, X>(weight, row, x) };
-                for (offset, sums) in sums.iter().enumerate() {
-                    sums.iter().enumerate().for_each(|(index, &sum)| y(row + offset, index, sum));
-                }
-                row += ROWS;
-            } else {
-                // SAFETY: the row is there.
-                let [sums] = unsafe { rows::<FORMAT, 1, X>(weight, row, x) };
-                sums.iter().enumerate().for_each(|(index, &sum)| y(row, index, sum));
-                row += 1;
-            }
-        }
-    }
-
-    /// # Safety
-    /// As [`of_count`]; the weight has rows `first..first + ROWS`.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-    unsafe fn rows<const FORMAT: u8, const ROWS: usize, const X: usize>(
-        weight: &Matrix,
-        first: usize,
-        x: &[f32],
-    ) -> [[f32; X]; ROWS] {
-        let (columns, stride) = (weight.columns(), weight.row_words());
-        let words = weight.words()[first * stride..(first + ROWS) * stride].as_ptr();
-        let mut sums = [[_mm512_setzero_ps(); X]; ROWS];
-        let whole = columns / 16 * 16;
-        let mut at = 0;
-        while at < whole {
-            // SAFETY: 16 values from `at` on are within every row.
-            unsafe { step::<FORMAT, ROWS, X>(words, stride, x, columns, at, 0xffff, &mut sums) };
-            at += 16;
-        }
-        if at < columns {
-            // SAFETY: the mask has just what is left of the row.
-            unsafe { step::<FORMAT, ROWS, X>(words, stride, x, columns, at, (1 << (columns - at)) - 1, &mut sums) };
-        }
-        let mut found = [[0.0; X]; ROWS];
-        for row in 0..ROWS {
-            for index in 0..X {
-                found[row][index] = _mm512_reduce_add_ps(sums[row][index]);
-            }
-        }
-        found
-    }
-
-    /// # Safety
-    /// Of rows `stride` words apart from `words` on, values `at + i` with bit `i` of the mask can be read, and so can those of the rows of `x`.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-    unsafe fn step<const FORMAT: u8, const ROWS: usize, const X: usize>(
-        words: *const u32,
-        stride: usize,
-        x: &[f32],
-        columns: usize,
-        at: usize,
-        mask: __mmask16,
-        sums: &mut [[__m512; X]; ROWS],
-    ) {
-        let mut xs = [_mm512_setzero_ps(); X];
-        // Counted loops over registers: the compiler must see every index to keep them out of memory.
-        for index in 0..X {
-            // SAFETY: within row `index` of `x`.
-            xs[index] = unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr().add(index * columns + at)) };
-        }
-        for row in 0..ROWS {
-            // SAFETY: within row `row` of the weight.
-            let weight = unsafe { load::<FORMAT>(words.add(row * stride), at, mask) };
-            for index in 0..X {
-                sums[row][index] = _mm512_fmadd_ps(weight, xs[index], sums[row][index]);
-            }
-        }
-    }
-
-    /// Sixteen values of a row as floats, zero where the mask has no bit.
-    ///
-    /// # Safety
-    /// Values `at + i` with bit `i` of the mask can be read.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-    pub(in super::super) unsafe fn load<const FORMAT: u8>(row: *const u32, at: usize, mask: __mmask16) -> __m512 {
-        // SAFETY: the caller's promise, for 32-bit or 16-bit values.
-        unsafe {
-            match FORMAT {
-                F32 => _mm512_maskz_loadu_ps(mask, row.cast::<f32>().add(at)),
-                BF16 => {
-                    let halves = _mm256_maskz_loadu_epi16(mask, row.cast::<i16>().add(at));
-                    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
-                }
-                _ => _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, row.cast::<i16>().add(at))),
-            }
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! Bands of a weight as panels, rows side by side: what a product with many rows of activations reads again and again.
 
-use super::half::f16_to_f32;
+use super::half::to_floats;
 use super::level::{Level, at_levels};
 use super::lines::Lines;
 use super::matrix::Matrix;
@@ -49,22 +49,19 @@ impl Panel {
         let scale_panel = self.scales.words(blocks * width);
         transpose(level, scales, blocks, rows, blocks, scale_panel, width);
 
-        transpose(level, weight.words(), row_words, rows, row_words, words, width);
-        let panel = self.words.words(form.words(columns) * width);
+        let panel = self.words.words(form.panel_words(columns) * width);
         match (form, weight.packing()) {
-            (Form::Bytes { .. }, Some(Packing::Q4)) => spread_nibbles(level, words, width, panel),
-            (Form::Bytes { .. }, _) => offset_bytes(level, words, panel),
-            _ => widen_bytes(level, words, width, panel),
+            (Form::Bytes { .. }, Some(Packing::Q4)) => {
+                transpose(level, weight.words(), row_words, rows, row_words, words, width);
+                spread_nibbles(level, words, width, panel);
+            }
+            (Form::Bytes { .. }, _) => {
+                transpose(level, weight.words(), row_words, rows, row_words, words, width);
+                offset_bytes(level, words, panel);
+            }
+            _ => transpose(level, weight.words(), row_words, rows, row_words, panel, width),
         }
         BlockPanel { words: panel, scales: bytemuck::cast_slice(scale_panel) }
-    }
-}
-
-at_levels! {
-    fn to_floats(level: Level, halves: &[u16], floats: &mut [f32]) {
-        for (float, &bits) in floats.iter_mut().zip(halves) {
-            *float = f16_to_f32(bits);
-        }
     }
 }
 
@@ -88,25 +85,4 @@ at_levels! {
             *panel = word ^ 0x8080_8080;
         }
     }
-}
-
-at_levels! {
-    /// From a word of four signed bytes to two words of two 16-bit numbers.
-    fn widen_bytes(level: Level, words: &[u32], width: usize, panel: &mut [u32]) {
-        for (words, panel) in words.chunks_exact(width).zip(panel.chunks_exact_mut(2 * width)) {
-            let (first, second) = panel.split_at_mut(width);
-            for ((first, second), &word) in first.iter_mut().zip(second).zip(words) {
-                *first = widen(word);
-                *second = widen(word >> 16);
-            }
-        }
-    }
-}
-
-/// The two low bytes of a word, each with its sign, as 16-bit numbers.
-#[inline(always)]
-fn widen(word: u32) -> u32 {
-    let low = ((word << 24).cast_signed() >> 24).cast_unsigned() & 0xffff;
-    let high = ((word << 16).cast_signed() >> 24).cast_unsigned() << 16;
-    low | high
 }

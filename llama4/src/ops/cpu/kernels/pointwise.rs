@@ -52,6 +52,19 @@ fn mean_square(x: &[f32]) -> f32 {
     (fold(sums) + rest.iter().map(|x| x * x).sum::<f32>()) / x.len() as f32
 }
 
+/// Rows of `x` of the width, in the order of `ids`.
+///
+/// # Panics
+/// If there is no such row.
+pub(in crate::ops::cpu) fn select_rows(pool: &Pool, x: &[f32], ids: &[usize], width: usize, y: &mut [f32]) {
+    assert!(width > 0 && y.len() == ids.len() * width, "a row for each");
+    by_rows(pool, y, width, |first, y| {
+        for (y, id) in y.chunks_exact_mut(width).zip(&ids[first..]) {
+            y.copy_from_slice(&x[id * width..][..width]);
+        }
+    });
+}
+
 /// What becomes of queries or keys before they meet.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::ops::cpu) struct Heads<'a> {
@@ -152,6 +165,18 @@ mod tests {
             count += 1;
         }
         assert_eq!(count, found.len());
+    }
+
+    #[test]
+    fn rows_are_selected_in_the_order_asked_for() {
+        for width in [1, 7, 5000] {
+            let x = numbers(6 * width);
+            let ids = [4, 0, 5, 4, 3, 1, 1];
+            let mut y = vec![f32::NAN; ids.len() * width];
+            select_rows(Pool::global(), &x, &ids, width, &mut y);
+            let expected: Vec<f32> = ids.iter().flat_map(|id| x[id * width..][..width].to_vec()).collect();
+            assert_eq!(y, expected, "{width}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `y = x W[g]ᵀ` for groups of rows, each with a weight of its own: every product of the model.
 
 use std::cell::{Cell, RefCell};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use super::activations::Activations;
 use super::level::Level;
@@ -9,18 +9,32 @@ use super::matrix::Matrix;
 use super::panel::Panel;
 use super::pool::Pool;
 use super::share::Share;
-use super::tile::{Form, MOST, Sums, WIDEST, block_tile, float_tile, width};
+use super::tile::{Ahead, Form, MOST, Sums, WIDEST, block_tile, float_tile, width};
 use super::tiles::{Tiles, cut};
 use super::{block_dot, dot};
 use crate::quant::Packing;
 
-/// Bytes of a weight that a task reads where rows are few: large against what a task costs, small against a weight.
-const BYTES_PER_TASK: usize = 1 << 15;
+/// Least and most bytes of a weight that a task reads where rows are few. Memory gives less where a stream begins, and what was asked for
+/// ahead of a task's end is another thread's: tasks are as long as leaves enough of them.
+const BYTES_PER_TASK: RangeInclusive<usize> = 1 << 15..=1 << 20;
+
+/// Tasks of a weight and thread, so that one which was held up does not hold up all.
+const TASKS_PER_THREAD: usize = 8;
+
+/// Most panels of a task where rows are few: each asks for the next one's weights while it is multiplied.
+const PANELS_PER_TASK: usize = 16;
+
+/// Tiles from which on a panel is a task of its own: fetching it is little beside the products.
+const MANY_TILES: usize = 16;
 
 /// Most rows of activations for which weight rows are multiplied as they are; for more of them, panels pay.
-fn few(level: Level, packing: Option<Packing>) -> usize {
-    let _ = (level, packing);
-    dot::MOST
+fn few(level: Level, form: Form) -> usize {
+    match (level, form) {
+        // Products of 4 bits are the cheapest in panels.
+        #[cfg(target_arch = "x86_64")]
+        (Level::Avx2, Form::Bytes { .. }) => 2,
+        _ => dot::MOST,
+    }
 }
 
 /// What the calling thread keeps from one product to the next.
@@ -55,8 +69,8 @@ pub(in crate::ops) fn with_exact_activations<T>(work: impl FnOnce() -> T) -> T {
 enum Task {
     /// Some rows of a weight times few rows of `x`.
     Dots { group: usize, rows: Range<usize> },
-    /// The same for many: `tiles` of `x`.
-    Panel { rows: Range<usize>, tiles: Range<usize> },
+    /// The same for more, panel by panel: `tiles` of `x`.
+    Panels { rows: Range<usize>, tiles: Range<usize> },
 }
 
 /// `y [rows, out]` for `x [rows, in]` and `weights [groups * out, in]`; `counts` rows of each group.
@@ -86,7 +100,7 @@ fn run(pool: &Pool, level: Level, x: &[f32], weights: &Matrix, counts: &[usize],
     let packing = weights.packing();
     let quantized = packing.is_some_and(Packing::has_scales) && !EXACT.get();
     let form = if quantized { Form::of(level, packing) } else { Form::Floats };
-    let few = few(level, packing);
+    let (few, width) = (few(level, form), width(level));
 
     // Rows of `x` of each group.
     let groups: Vec<Range<usize>> = counts
@@ -102,7 +116,9 @@ fn run(pool: &Pool, level: Level, x: &[f32], weights: &Matrix, counts: &[usize],
     for (group, rows) in groups.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
         let of_group = |first: usize| group * output + first;
         if rows.len() <= few {
-            let band = (BYTES_PER_TASK / row_bytes).clamp(1, output.div_ceil(pool.threads()).max(1));
+            let share = output * row_bytes / (TASKS_PER_THREAD * pool.threads());
+            let bytes = share.clamp(*BYTES_PER_TASK.start(), *BYTES_PER_TASK.end());
+            let band = (bytes / row_bytes).clamp(1, output.div_ceil(pool.threads()).max(1));
             let bands = (0..output).step_by(band);
             tasks.extend(
                 bands.map(|first| Task::Dots { group, rows: of_group(first)..of_group((first + band).min(output)) }),
@@ -110,16 +126,19 @@ fn run(pool: &Pool, level: Level, x: &[f32], weights: &Matrix, counts: &[usize],
         } else {
             let begin = tiles.len();
             tiles.extend(cut(level, form, rows.clone()));
-            let width = width(level);
-            let panels = (0..output).step_by(width);
-            tasks.extend(panels.map(|first| Task::Panel {
-                rows: of_group(first)..of_group((first + width).min(output)),
+            let panels = output.div_ceil(width);
+            let many = tiles.len() - begin >= MANY_TILES;
+            let run = if many { 1 } else { (panels / (4 * pool.threads())).clamp(1, PANELS_PER_TASK) };
+            let runs = (0..output).step_by(run * width);
+            tasks.extend(runs.map(|first| Task::Panels {
+                rows: of_group(first)..of_group((first + run * width).min(output)),
                 tiles: begin..tiles.len(),
             }));
         }
     }
-    if quantized && counts.iter().any(|count| (1..=few).contains(count)) {
-        kept.activations.quantize(level, packing.unwrap_or(Packing::Q8), x, input);
+    let single: Vec<usize> = groups.iter().filter(|rows| rows.len() <= few).cloned().flatten().collect();
+    if let Some(packing) = packing.filter(|_| quantized && !single.is_empty()) {
+        kept.activations.quantize(pool, level, packing, x, input, &single);
     }
     if !tiles.is_empty() {
         kept.tiles.fill(pool, level, form, x, input, &tiles);
@@ -144,29 +163,34 @@ fn run(pool: &Pool, level: Level, x: &[f32], weights: &Matrix, counts: &[usize],
                 }
             }
         }
-        Task::Panel { rows, tiles: of_group } => PANEL.with_borrow_mut(|panel| {
-            let weight = weights.band(rows.clone());
-            let first = rows.start % output;
+        Task::Panels { rows, tiles: of_group } => PANEL.with_borrow_mut(|panel| {
             let mut sums: Sums = [[0.0; WIDEST]; MOST];
             let tiles = &tiles[of_group.clone()];
-            let put = |tile: &Range<usize>, sums: &Sums| {
-                for (row, sums) in tile.clone().zip(sums) {
-                    // SAFETY: as above.
-                    let y = unsafe { y.part(row * output + first, rows.len()) };
-                    y.copy_from_slice(&sums[..rows.len()]);
-                }
-            };
-            if form == Form::Floats {
-                let panel = panel.floats(level, &weight);
-                for tile in tiles {
-                    float_tile(level, panel, tile_values.floats(tile), tile.len(), &mut sums);
-                    put(tile, &sums);
-                }
-            } else {
-                let panel = panel.blocks(level, form, &weight);
-                for tile in tiles {
-                    block_tile(level, form, panel, tile_values.blocks(form, tile), tile.len(), &mut sums);
-                    put(tile, &sums);
+            let band = |first: usize| weights.band(first.min(rows.end)..(first + width).min(rows.end));
+            Ahead::new(band(rows.start).words()).ask(0, 1);
+            for start in rows.clone().step_by(width) {
+                let (weight, next) = (band(start), Ahead::new(band(start + width).words()));
+                let first = start % output;
+                let put = |tile: &Range<usize>, sums: &Sums| {
+                    for (row, sums) in tile.clone().zip(sums) {
+                        // SAFETY: as above.
+                        let y = unsafe { y.part(row * output + first, weight.rows()) };
+                        y.copy_from_slice(&sums[..weight.rows()]);
+                    }
+                };
+                if form == Form::Floats {
+                    let panel = panel.floats(level, &weight);
+                    for tile in tiles {
+                        float_tile(level, panel, tile_values.floats(tile), tile.len(), &mut sums);
+                        put(tile, &sums);
+                    }
+                } else {
+                    let panel = panel.blocks(level, form, &weight);
+                    for (index, tile) in tiles.iter().enumerate() {
+                        let ahead = next.part(index, tiles.len());
+                        block_tile(level, form, panel, tile_values.blocks(form, tile), tile.len(), ahead, &mut sums);
+                        put(tile, &sums);
+                    }
                 }
             }
         }),

@@ -1,5 +1,6 @@
 //! The innermost product: a panel of weight rows side by side times a few rows of activations.
 
+mod ahead;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -7,6 +8,8 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod float;
 mod portable;
+
+pub(super) use ahead::Ahead;
 
 use super::level::Level;
 use crate::quant::{BLOCK, Packing};
@@ -27,7 +30,8 @@ pub(super) enum Form {
     Floats,
     /// Unsigned bytes less an offset, four columns to a word: panel `[column / 4][row]`, activations likewise, signed.
     Bytes { offset: i32 },
-    /// Signed 16-bit numbers, two columns to a word.
+    /// Panel of signed bytes, four columns to a word; activations of signed 16-bit numbers, two columns to a word: of each four the first
+    /// and third, then the second and fourth.
     Pairs,
 }
 
@@ -45,7 +49,7 @@ impl Form {
         }
     }
 
-    /// Words that a row's `columns` values take in a panel or a tile.
+    /// Words that a row's `columns` values take in a tile.
     pub(super) fn words(self, columns: usize) -> usize {
         match self {
             Self::Floats => columns,
@@ -54,9 +58,12 @@ impl Form {
         }
     }
 
-    /// Words of a block.
-    pub(super) fn block_words(self) -> usize {
-        self.words(BLOCK)
+    /// Words that a row's `columns` values take in a panel.
+    pub(super) fn panel_words(self, columns: usize) -> usize {
+        match self {
+            Self::Floats => columns,
+            Self::Bytes { .. } | Self::Pairs => columns / 4,
+        }
     }
 }
 
@@ -79,7 +86,7 @@ pub(super) fn most(level: Level, form: Form) -> usize {
         #[cfg(target_arch = "x86_64")]
         (Level::Avx2, Form::Floats) => 6,
         #[cfg(target_arch = "x86_64")]
-        (Level::Avx2, _) => 3,
+        (Level::Avx2, _) => 4,
         _ => 4,
     }
 }
@@ -128,23 +135,33 @@ pub(super) struct BlockTile<'a> {
     pub(super) scales: &'a [f32],
 }
 
-/// `sums[r] = panel · x[r]`, where `rows` is at most [`most`].
-pub(super) fn block_tile(level: Level, form: Form, panel: BlockPanel, x: BlockTile, rows: usize, sums: &mut Sums) {
+/// `sums[r] = panel · x[r]`, where `rows` is at most [`most`]; `ahead` is asked for meanwhile.
+pub(super) fn block_tile(
+    level: Level,
+    form: Form,
+    panel: BlockPanel,
+    x: BlockTile,
+    rows: usize,
+    ahead: Ahead,
+    sums: &mut Sums,
+) {
     let blocks = x.scales.len() / rows;
-    let words = blocks * form.block_words();
+    let columns = blocks * BLOCK;
     assert!((1..=most(level, form)).contains(&rows) && x.scales.len() == blocks * rows, "a tile");
-    assert_eq!((x.words.len(), x.starts.len()), (words * rows, blocks * rows), "a whole tile");
-    assert_eq!((panel.words.len(), panel.scales.len()), (words * width(level), blocks * width(level)), "a whole panel");
+    assert_eq!((x.words.len(), x.starts.len()), (form.words(columns) * rows, blocks * rows), "a whole tile");
+    let width = width(level);
+    let whole = (form.panel_words(columns) * width, blocks * width);
+    assert_eq!((panel.words.len(), panel.scales.len()), whole, "a whole panel");
     match (level, form) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the processor has the level's instructions; the lengths were just checked.
         (Level::Avx512, Form::Bytes { .. }) => unsafe { avx512::bytes_tile(panel, x, blocks, rows, sums) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        (Level::Avx2, Form::Bytes { .. }) => unsafe { avx2::bytes_tile(panel, x, blocks, rows, sums) },
+        (Level::Avx2, Form::Bytes { .. }) => unsafe { avx2::bytes_tile(panel, x, blocks, rows, ahead, sums) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        (Level::Avx2, Form::Pairs) => unsafe { avx2::pairs_tile(panel, x, blocks, rows, sums) },
+        (Level::Avx2, Form::Pairs) => unsafe { avx2::pairs_tile(panel, x, blocks, rows, ahead, sums) },
         _ => unreachable!("blocks are multiplied as floats at this level"),
     }
 }

@@ -1,11 +1,12 @@
 //! Rows of activations as tiles, some rows side by side.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
-use super::activations::quantize_block;
 use super::level::{Level, at_levels};
 use super::lines::Lines;
 use super::pool::Pool;
+use super::rounding::round;
 use super::share::Share;
 use super::tile::{BlockTile, Form, most};
 use crate::quant::BLOCK;
@@ -23,6 +24,17 @@ pub(super) struct Tiles {
 pub(super) fn cut(level: Level, form: Form, rows: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     let count = rows.len().div_ceil(most(level, form));
     (0..count).map(move |tile| rows.start + rows.len() * tile / count..rows.start + rows.len() * (tile + 1) / count)
+}
+
+/// A tile's rows as bytes, before they are spread.
+#[derive(Debug, Default)]
+struct Room {
+    quants: Vec<i8>,
+    scales: Vec<f32>,
+}
+
+thread_local! {
+    static ROOM: RefCell<Room> = RefCell::default();
 }
 
 impl Tiles {
@@ -52,12 +64,30 @@ impl Tiles {
                 let blocks = (start * blocks, (end - start) * blocks);
                 (words.part(first, count), starts.part(blocks.0, blocks.1), scales.part(blocks.0, blocks.1))
             };
-            let (starts, scales) = (bytemuck::cast_slice_mut(starts), bytemuck::cast_slice_mut(scales));
-            match form {
-                Form::Floats => floats(level, x, columns, bytemuck::cast_slice_mut(words)),
-                Form::Bytes { offset } => bytes(level, x, columns, offset, words, starts, scales),
-                Form::Pairs => pairs(level, x, columns, words, scales),
+            if form == Form::Floats {
+                floats(level, x, columns, bytemuck::cast_slice_mut(words));
+                return;
             }
+            ROOM.with_borrow_mut(|room| {
+                room.quants.resize(x.len(), 0);
+                room.scales.resize(x.len() / BLOCK, 0.0);
+                round(level, x, &mut room.quants, &mut room.scales);
+                let factor = match form {
+                    Form::Bytes { offset } => {
+                        bytes(level, &room.quants, columns, offset, words, bytemuck::cast_slice_mut(starts));
+                        1.0
+                    }
+                    _ => {
+                        pairs(level, &room.quants, columns, words);
+                        1.0 / 256.0
+                    }
+                };
+                let rows = end - start;
+                for (row, own) in room.scales.chunks_exact(blocks).enumerate() {
+                    let places = bytemuck::cast_slice_mut::<u32, f32>(scales)[row..].iter_mut().step_by(rows);
+                    places.zip(own).for_each(|(place, scale)| *place = scale * factor);
+                }
+            });
         });
     }
 
@@ -89,35 +119,51 @@ at_levels! {
     }
 }
 
+/// Rows of bytes as words, column by column, and their sums.
+fn bytes(level: Level, x: &[i8], columns: usize, offset: i32, tile: &mut [u32], starts: &mut [i32]) {
+    spread_bytes(level, x, columns, tile);
+    sum_blocks(level, x, columns, offset, starts);
+}
+
 at_levels! {
-    fn bytes(level: Level, x: &[f32], columns: usize, offset: i32, tile: &mut [u32], starts: &mut [i32], scales: &mut [f32]) {
+    fn spread_bytes(level: Level, x: &[i8], columns: usize, tile: &mut [u32]) {
         let rows = x.len() / columns;
         for (row, x) in x.chunks_exact(columns).enumerate() {
-            for (block, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
-                let (quants, scale) = quantize_block(x);
-                scales[block * rows + row] = scale;
-                starts[block * rows + row] = -offset * quants.iter().map(|&quant| i32::from(quant)).sum::<i32>();
-                let tile = &mut tile[block * (BLOCK / 4) * rows..][..BLOCK / 4 * rows];
-                for (word, four) in tile[row..].iter_mut().step_by(rows).zip(quants.as_chunks::<4>().0) {
-                    *word = u32::from_le_bytes(four.map(|quant| quant as u8));
-                }
+            for (word, four) in tile[row..].iter_mut().step_by(rows).zip(x.as_chunks::<4>().0) {
+                *word = u32::from_le_bytes(four.map(|quant| quant as u8));
             }
         }
     }
 }
 
 at_levels! {
-    fn pairs(level: Level, x: &[f32], columns: usize, tile: &mut [u32], scales: &mut [f32]) {
+    fn sum_blocks(level: Level, x: &[i8], columns: usize, offset: i32, starts: &mut [i32]) {
         let rows = x.len() / columns;
         for (row, x) in x.chunks_exact(columns).enumerate() {
-            for (block, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
-                let (quants, scale) = quantize_block(x);
-                scales[block * rows + row] = scale;
-                let tile = &mut tile[block * (BLOCK / 2) * rows..][..BLOCK / 2 * rows];
-                for (word, [low, high]) in tile[row..].iter_mut().step_by(rows).zip(quants.as_chunks::<2>().0) {
-                    *word = u32::from(i16::from(*low) as u16) | u32::from(i16::from(*high) as u16) << 16;
-                }
+            for (start, block) in starts[row..].iter_mut().step_by(rows).zip(x.as_chunks::<BLOCK>().0) {
+                *start = -offset * block.iter().map(|&quant| i32::from(quant)).sum::<i32>();
             }
         }
     }
+}
+
+at_levels! {
+    /// For weights that come 256 times as large.
+    fn pairs(level: Level, x: &[i8], columns: usize, tile: &mut [u32]) {
+        let rows = x.len() / columns;
+        for (row, x) in x.chunks_exact(columns).enumerate() {
+            for (words, four) in tile.chunks_exact_mut(2 * rows).zip(x.as_chunks::<4>().0) {
+                let four = u32::from_le_bytes(four.map(|quant| quant as u8));
+                words[row] = pair(four << 8, four << 24);
+                words[rows + row] = pair(four, four << 16);
+            }
+        }
+    }
+}
+
+/// The highest bytes of two words as 16-bit numbers.
+#[inline(always)]
+fn pair(high: u32, low: u32) -> u32 {
+    let signed = |word: u32| (word.cast_signed() >> 24).cast_unsigned();
+    signed(high) << 16 | signed(low) & 0xffff
 }

@@ -26,14 +26,9 @@ pub(super) fn transpose(
     };
     let whole_rows = if whole > 0 { rows / BLOCK * BLOCK } else { 0 };
     #[cfg(target_arch = "x86_64")]
-    for row in (0..whole_rows).step_by(BLOCK) {
-        for column in (0..whole).step_by(BLOCK) {
-            // SAFETY: the level has AVX2; the lengths were just checked, and row + 8 <= rows, column + 8 <= columns.
-            unsafe {
-                let from = from.as_ptr().add(row * stride + column);
-                avx2::transpose_8x8(from, stride, to.as_mut_ptr().add(column * width + row), width);
-            }
-        }
+    if whole > 0 {
+        // SAFETY: the level has AVX2; the lengths were just checked, and whole rows and columns are multiples of 8.
+        unsafe { avx2::transpose(from.as_ptr(), stride, [whole_rows, whole], to.as_mut_ptr(), width) };
     }
     for row in 0..width {
         let begin = if row < whole_rows { whole } else { 0 };
@@ -51,9 +46,31 @@ mod avx2 {
     };
 
     /// # Safety
-    /// The processor must have AVX2; eight rows of eight words, `stride` and `width` apart, can be read and written.
+    /// The processor must have AVX2; `rows` and `columns`, multiples of 8, can be read from rows `stride` words apart and written to columns
+    /// `width` apart.
     #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn transpose_8x8(from: *const u32, stride: usize, to: *mut u32, width: usize) {
+    pub(super) unsafe fn transpose(
+        from: *const u32,
+        stride: usize,
+        [rows, columns]: [usize; 2],
+        to: *mut u32,
+        width: usize,
+    ) {
+        for row in (0..rows).step_by(8) {
+            for column in (0..columns).step_by(8) {
+                // SAFETY: the caller's promise, as row + 8 <= rows and column + 8 <= columns.
+                unsafe {
+                    transpose_8x8(from.add(row * stride + column), stride, to.add(column * width + row), width);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// The processor must have AVX2; eight rows of eight words, `stride` and `width` apart, can be read and written.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn transpose_8x8(from: *const u32, stride: usize, to: *mut u32, width: usize) {
         // SAFETY: the caller's promise.
         let row = |row: usize| unsafe { _mm256_loadu_ps(from.add(row * stride).cast()) };
         let pairs = |a, b| (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
