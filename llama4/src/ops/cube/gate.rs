@@ -79,6 +79,7 @@ fn swiglu_kernel<X: Float>(
     let from = position / width * stride + position % width;
     let gate = Line::<f32>::cast_from(gate[from + gate_at]);
     let up = Line::<f32>::cast_from(up[from + up_at]);
-    let one = Line::<f32>::empty(LINE).fill(1.0);
-    y[position] = Line::cast_from(gate / (one + Line::exp(-gate)) * up);
+    let (zero, one) = (Line::<f32>::empty(LINE).fill(0.0), Line::<f32>::empty(LINE).fill(1.0));
+    // CUDA's vectors have no unary minus.
+    y[position] = Line::cast_from(gate / (one + Line::exp(zero - gate)) * up);
 }
