@@ -63,6 +63,7 @@ impl<B: Backend> LayerCache<B> {
     }
 
     /// Hand both tensors to `work`, which gives them back, written to or not, with whatever else it has.
+    #[cfg(feature = "cube")]
     pub(crate) fn rewrite<T>(
         &mut self,
         work: impl FnOnce(Tensor<B, 4>, Tensor<B, 4>) -> (Tensor<B, 4>, Tensor<B, 4>, T),

@@ -245,7 +245,8 @@ pub(super) fn decode_attention<B: Backend>(
 }
 
 pub(super) fn fuses_tokens<B: Backend>(weight: &PackedTensor<B>, dtype: DType) -> bool {
-    on_cube!(fuses_tokens(weight, dtype)).is_some()
+    let answer: Option<()> = on_cube!(fuses_tokens(weight, dtype));
+    answer.is_some()
 }
 
 pub(super) fn normed_linears<B: Backend>(
