@@ -22,7 +22,7 @@ pub struct RandomWeights {
     pool: Vec<f32>,
     /// The pool in each packing and scale (the bits of its deviation) that was asked for.
     packed: HashMap<(Packing, u32), PackedPool>,
-    /// The pool in each type and scale, values as their bits.
+    /// The pool in each 16-bit type and scale. `f32` needs none: its values are scaled on their way.
     floats: HashMap<(DType, u32), FloatPool>,
 }
 
@@ -34,7 +34,6 @@ struct PackedPool {
 
 #[derive(Debug)]
 enum FloatPool {
-    F32(Vec<f32>),
     F16(Vec<f16>),
     Bf16(Vec<bf16>),
 }
@@ -86,12 +85,16 @@ impl RandomWeights {
     /// Floats of the given standard deviation, from a place in the pool on. Types other than `F16` and `BF16` are made as `F32`.
     pub fn floats(&mut self, dtype: DType, shape: Vec<usize>, deviation: f32, start: usize) -> TensorData {
         let pool = &self.pool;
-        let floats =
-            self.floats.entry((dtype, deviation.to_bits())).or_insert_with(|| FloatPool::new(pool, dtype, deviation));
         let columns = shape.last().copied().unwrap_or(1).max(1);
         let rows = shape.iter().product::<usize>() / columns;
+        if !matches!(dtype, DType::F16 | DType::BF16) {
+            let mut values = windows(pool, start, rows, columns, columns);
+            values.par_iter_mut().for_each(|value| *value *= deviation);
+            return TensorData::new(values, shape);
+        }
+        let floats =
+            self.floats.entry((dtype, deviation.to_bits())).or_insert_with(|| FloatPool::new(pool, dtype, deviation));
         match floats {
-            FloatPool::F32(pool) => TensorData::new(windows(pool, start, rows, columns, columns), shape),
             FloatPool::F16(pool) => TensorData::new(windows(pool, start, rows, columns, columns), shape),
             FloatPool::Bf16(pool) => TensorData::new(windows(pool, start, rows, columns, columns), shape),
         }
@@ -122,8 +125,7 @@ impl FloatPool {
         let scaled = pool.par_iter().map(|value| value * deviation);
         match dtype {
             DType::F16 => Self::F16(scaled.map(f16::from_f32).collect()),
-            DType::BF16 => Self::Bf16(scaled.map(bf16::from_f32).collect()),
-            _ => Self::F32(scaled.collect()),
+            _ => Self::Bf16(scaled.map(bf16::from_f32).collect()),
         }
     }
 }

@@ -7,6 +7,8 @@ mod kernels;
 mod packed;
 mod pointwise;
 mod product;
+#[cfg(test)]
+mod tests;
 
 use burn_ndarray::{NdArrayTensor, SharedArray};
 

@@ -80,7 +80,7 @@ unsafe fn row<const FORMAT: u8, const X: usize>(words: *const u32, columns: usiz
             let at = at + vector * LANES;
             // SAFETY: eight values from `at` on are within the row and the rows of `x`; asking for more harms nothing.
             unsafe {
-                if vector * LANES * size::<FORMAT>() % 64 == 0 {
+                if (vector * LANES * size::<FORMAT>()).is_multiple_of(64) {
                     _mm_prefetch::<_MM_HINT_T0>(words.cast::<u8>().wrapping_add(at * size::<FORMAT>() + AHEAD).cast());
                 }
                 let weight = load::<FORMAT>(words, at);
