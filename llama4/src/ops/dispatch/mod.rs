@@ -141,7 +141,10 @@ fn token_kernel<B: Backend>() -> Option<&'static str> {
     #[cfg(feature = "cube")]
     return cube::token_kernel::<B>();
     #[cfg(not(feature = "cube"))]
-    None
+    {
+        let _ = std::marker::PhantomData::<B>;
+        None
+    }
 }
 
 pub(super) fn linear<B: Backend>(x: &Tensor<B, 2>, weight: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
