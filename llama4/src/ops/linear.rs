@@ -18,6 +18,24 @@ pub fn linear<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2>
     }
 }
 
+/// `y = x Wᵀ`, computed in `f32` and left in it, whatever the types of both: for few outputs that decide something.
+///
+/// # Shapes
+/// - x: `[tokens, in]`
+/// - weight: `[out, in]`
+/// - output: `f32`, `[tokens, out]`
+pub fn linear_f32<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2> {
+    match dispatch::linear_f32(&x, &weight) {
+        Some(y) => y,
+        None => linear_f32_plain(x, weight),
+    }
+}
+
+/// [`linear_f32`] by way of [`linear`].
+pub fn linear_f32_plain<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2> {
+    linear(x.cast(FloatDType::F32), weight.cast(FloatDType::F32))
+}
+
 /// The definition of [`linear`] in burn's own operations.
 pub fn linear_plain<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2> {
     if x.dtype() == weight.dtype() {

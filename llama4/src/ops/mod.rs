@@ -21,6 +21,7 @@ mod packed;
 mod partial_sums;
 mod pick;
 mod product;
+mod read;
 mod swiglu;
 mod token;
 
@@ -30,10 +31,13 @@ pub use attention::{cached_attention, cached_attention_plain, fresh_attention, f
 pub(crate) use bands::UNPACKED_AT_ONCE;
 pub use decode_attention::{NewHeads, Places, decode_attention, decode_attention_plain};
 pub(crate) use dispatch::shared;
-pub use dispatch::{ActiveKernels, active_kernels, computes_in, rounds_activations, with_exact_activations};
+pub use dispatch::{
+    ActiveKernels, active_kernels, computes_in, has_tiles, rounds_activations, with_exact_activations,
+    with_plain_definitions,
+};
 pub use grouped_linear::{grouped_linear, grouped_linear_plain};
 pub use heads::{HeadSteps, position_heads, position_heads_plain, rotate};
-pub use linear::{linear, linear_plain};
+pub use linear::{linear, linear_f32, linear_f32_plain, linear_plain};
 pub use norm::{rms_norm, rms_norm_plain, rms_normalize};
 pub use packed::{
     packed_grouped_linear, packed_grouped_linear_plain, packed_linear, packed_select, packed_select_plain, unpack_rows,
@@ -42,6 +46,7 @@ pub use packed::{
 pub use partial_sums::partial_sums;
 pub use pick::{gather_columns, select_rows};
 pub use product::product;
+pub use read::read_during;
 pub use swiglu::{swiglu, swiglu_halves, swiglu_halves_plain};
 pub use token::{
     InputNorm, OneExpert, add_linear, add_linear_plain, fuses_tokens, normed_linears, normed_linears_plain,

@@ -4,7 +4,7 @@ use burn::tensor::activation::sigmoid;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, FloatDType, Tensor};
 
-use super::{dispatch, linear, packed_linear, rms_norm, swiglu, swiglu_halves, unpack_rows};
+use super::{dispatch, linear, linear_f32, packed_linear, rms_norm, swiglu, swiglu_halves, unpack_rows};
 use crate::quant::PackedTensor;
 
 /// RMS norm of what goes into a product.
@@ -72,7 +72,7 @@ pub fn router_logits<B: Backend>(x: &Tensor<B, 2>, norm: &InputNorm<B>, weight: 
 
 /// [`router_logits`] by way of a norm and a product.
 pub fn router_logits_plain<B: Backend>(x: &Tensor<B, 2>, norm: &InputNorm<B>, weight: &Tensor<B, 2>) -> Tensor<B, 2> {
-    linear(norm.apply(x).cast(FloatDType::F32), weight.clone().cast(FloatDType::F32))
+    linear_f32(norm.apply(x), weight.clone())
 }
 
 /// `silu(gate) · up` of the norm of `x`: of an MLP, and behind it of the expert that the router chose.

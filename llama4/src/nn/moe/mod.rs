@@ -65,11 +65,11 @@ impl<B: Backend> Moe<B> {
     /// - x: `[tokens, hidden]`
     /// - output: `[tokens, hidden]`, of the type of the residual stream
     pub fn forward(&self, x: Tensor<B, 2>) -> (Tensor<B, 2>, Routing<B>) {
-        let routing = self.router.forward(x.clone());
+        let (routing, shared) = self.router.forward_during(x.clone(), || self.shared_expert.forward(x.clone()));
         let routed = match self.every_expert {
-            true => self.experts.forward_all(x.clone(), &routing),
-            false => self.experts.forward(x.clone(), &routing),
+            true => self.experts.forward_all(x, &routing),
+            false => self.experts.forward(x, &routing),
         };
-        (self.shared_expert.forward(x) + routed, routing)
+        (shared + routed, routing)
     }
 }

@@ -3,7 +3,7 @@ use burn::module::{Module, Param};
 use burn::nn::Initializer;
 use burn::tensor::activation::sigmoid;
 use burn::tensor::backend::Backend;
-use burn::tensor::{FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 
 use crate::ops;
 
@@ -57,10 +57,20 @@ impl<B: Backend> Router<B> {
     /// # Shapes
     /// - x: `[tokens, hidden]`
     pub fn forward(&self, x: Tensor<B, 2>) -> Routing<B> {
-        let logits = ops::linear(x.cast(FloatDType::F32), self.weight.val().cast(FloatDType::F32));
+        self.forward_during(x, || ()).0
+    }
+
+    /// The same, and what `work` gives. Tokens are sorted by expert on the host, which has to wait for the logits: so the device is given something
+    /// to do meanwhile.
+    pub fn forward_during<T>(&self, x: Tensor<B, 2>, work: impl FnOnce() -> T) -> (Routing<B>, T) {
+        let logits = ops::linear_f32(x, self.weight.val());
+        let (host, done) = ops::read_during(&logits, work);
+        (self.choose(logits, &host), done)
+    }
+
+    /// The choice that logits make; `host` are their values.
+    fn choose(&self, logits: Tensor<B, 2>, host: &[f32]) -> Routing<B> {
         let [tokens, count] = logits.dims();
-        // The plain definition sorts tokens by expert on the host, so it waits for the logits here.
-        let host: Vec<f32> = logits.to_data().iter::<f32>().collect();
         let experts: Vec<usize> = host.chunks(count).flat_map(|row| top_k(row, self.top_k)).collect();
         let ids: Vec<i32> = experts.iter().map(|&expert| expert as i32).collect();
         let ids = Tensor::<B, 2, Int>::from_data(TensorData::new(ids, [tokens, self.top_k]), &logits.device());
@@ -69,10 +79,15 @@ impl<B: Backend> Router<B> {
 }
 
 /// Indices of the `k` largest values, largest first; of equal values the lower index.
-fn top_k(row: &[f32], k: usize) -> impl Iterator<Item = usize> + use<> {
+fn top_k(row: &[f32], k: usize) -> Vec<usize> {
+    if k == 1 {
+        let better = |best: usize, at: usize| if row[at].total_cmp(&row[best]).is_gt() { at } else { best };
+        return (0..row.len()).reduce(better).into_iter().collect();
+    }
     let mut order: Vec<usize> = (0..row.len()).collect();
     order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
-    order.into_iter().take(k)
+    order.truncate(k);
+    order
 }
 
 #[cfg(test)]
@@ -81,7 +96,8 @@ mod tests {
 
     #[test]
     fn ties_go_to_the_lower_expert() {
-        assert_eq!(top_k(&[0.5, 2.0, 2.0, 1.0], 2).collect::<Vec<_>>(), [1, 2]);
-        assert_eq!(top_k(&[0.0, 0.0, 0.0], 1).collect::<Vec<_>>(), [0]);
+        assert_eq!(top_k(&[0.5, 2.0, 2.0, 1.0], 2), [1, 2]);
+        assert_eq!(top_k(&[0.5, 2.0, 2.0, 1.0], 1), [1]);
+        assert_eq!(top_k(&[0.0, 0.0, 0.0], 1), [0]);
     }
 }

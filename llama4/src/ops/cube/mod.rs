@@ -10,12 +10,14 @@ mod gate;
 mod heads;
 mod norm;
 mod product;
+mod read;
 mod reduce;
 mod router;
 mod row_product;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod thin_product;
 mod tile_product;
 mod unpack;
 
@@ -32,9 +34,11 @@ pub(super) use gate::{swiglu, swiglu_halves};
 pub(super) use heads::{Steps, position_heads};
 pub(super) use norm::rms_norm;
 pub(super) use product::exact_product;
+pub(super) use read::read_during;
 pub(super) use router::router_logits;
 pub(super) use row_product::{Chosen, Norm, Weights, down, fuses_tokens, gated, normed_rows, row_product};
 pub(super) use stream::partial_sums;
+pub(super) use thin_product::thin_product;
 pub(super) use tile_product::grouped_product;
 pub(super) use unpack::{Rows, unpack};
 

@@ -88,6 +88,15 @@ pub(super) fn linear<B: Backend>(x: &Tensor<B, 2>, weight: &Tensor<B, 2>) -> Opt
     on_runtimes!(grouped_linear_on::<B, 2>(x, weight, &counts))
 }
 
+pub(super) fn linear_f32<B: Backend>(x: &Tensor<B, 2>, weight: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+    on_runtimes!(linear_f32_on::<B>(x, weight))
+}
+
+fn linear_f32_on<B: Backend, R: CubeRuntime>(x: &Tensor<B, 2>, weight: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+    let ((x, door), (weight, _)) = (cube::float::<B, R, 2>(x)?, cube::float::<B, R, 2>(weight)?);
+    cube::wrap(&door, cube::thin_product(&x, &weight)?)
+}
+
 pub(super) fn grouped_linear<B: Backend>(
     x: &Tensor<B, 2>,
     weights: &Tensor<B, 3>,
@@ -248,6 +257,19 @@ fn gather_columns_on<B: Backend, R: CubeRuntime>(x: &Tensor<B, 2>, ids: &Tensor<
     }
     let ((x, door), (ids, _)) = (cube::strided::<B, R, 2>(x)?, cube::int::<B, R, 2>(ids.clone())?);
     cube::wrap(&door, Unfused::<R>::float_gather(1, x, ids))
+}
+
+/// A read that is asked for before more work is queued does not wait for that work.
+pub(super) fn read_during<B: Backend, T>(x: &Tensor<B, 2>, work: impl FnOnce() -> T) -> (Vec<f32>, T) {
+    #[cfg(feature = "cuda")]
+    if let Some((x, _)) = cube::float::<B, CudaRuntime, 2>(x) {
+        return cube::read_during(&x, work);
+    }
+    #[cfg(feature = "wgpu")]
+    if let Some((x, _)) = cube::float::<B, WgpuRuntime, 2>(x) {
+        return cube::read_during(&x, work);
+    }
+    crate::ops::read::read_after(x, work)
 }
 
 /// burn's operations without fusion; its types of elements do not matter here.

@@ -8,6 +8,7 @@ mod cube;
 #[cfg(feature = "ndarray")]
 mod ndarray;
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use burn::tensor::backend::Backend;
@@ -57,12 +58,41 @@ pub fn rounds_activations<B: Backend>() -> bool {
     whole_kernel::<B>().is_some()
 }
 
+/// Whether `B` may have kernels for products and attention of many rows that are quicker the more rows there are.
+pub fn has_tiles<B: Backend>() -> bool {
+    #[cfg(feature = "cuda")]
+    return cube::many_kernel::<B>().is_some();
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = std::marker::PhantomData::<B>;
+        false
+    }
+}
+
 /// Run `work` with activations as they are in products on this thread, where [`rounds_activations`] says that they would be rounded: slower,
 /// for comparisons.
 pub fn with_exact_activations<T>(work: impl FnOnce() -> T) -> T {
     #[cfg(feature = "ndarray")]
     return super::cpu::with_exact_activations(work);
     #[cfg(not(feature = "ndarray"))]
+    work()
+}
+
+thread_local! {
+    static WITHOUT_KERNELS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Run `work` without kernels on this thread, by the plain definitions alone: what kernels are compared with. Not for backends that fuse
+/// operations, where look-ups are kept from being fused by the same means.
+pub fn with_plain_definitions<T>(work: impl FnOnce() -> T) -> T {
+    /// Back to what it was, however `work` ends.
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            WITHOUT_KERNELS.set(self.0);
+        }
+    }
+    let _restore = Restore(WITHOUT_KERNELS.replace(true));
     work()
 }
 
@@ -84,6 +114,9 @@ const PLAIN: &str = "plain";
 macro_rules! first {
     ($operation:ident $(::<$backend:ty>)? ($($argument:expr),*)) => {{
         $(let _ = &$argument;)*
+        if WITHOUT_KERNELS.get() {
+            return None;
+        }
         #[cfg(feature = "ndarray")]
         if let Some(answer) = ndarray::$operation $(::<$backend>)? ($($argument),*) {
             return Some(answer);
@@ -101,7 +134,7 @@ macro_rules! on_ndarray {
     ($operation:ident $(::<$backend:ty>)? ($($argument:expr),*)) => {{
         $(let _ = &$argument;)*
         #[cfg(feature = "ndarray")]
-        let answer = ndarray::$operation $(::<$backend>)? ($($argument),*);
+        let answer = if WITHOUT_KERNELS.get() { None } else { ndarray::$operation $(::<$backend>)? ($($argument),*) };
         #[cfg(not(feature = "ndarray"))]
         let answer = None;
         answer
@@ -113,7 +146,7 @@ macro_rules! on_cube {
     ($operation:ident ($($argument:expr),*)) => {{
         $(let _ = &$argument;)*
         #[cfg(feature = "cube")]
-        let answer = cube::$operation($($argument),*);
+        let answer = if WITHOUT_KERNELS.get() { None } else { cube::$operation($($argument),*) };
         #[cfg(not(feature = "cube"))]
         let answer = None;
         answer
@@ -149,6 +182,10 @@ fn token_kernel<B: Backend>() -> Option<&'static str> {
 
 pub(super) fn linear<B: Backend>(x: &Tensor<B, 2>, weight: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
     first!(linear(x, weight))
+}
+
+pub(super) fn linear_f32<B: Backend>(x: &Tensor<B, 2>, weight: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+    on_cube!(linear_f32(x, weight))
 }
 
 pub(super) fn grouped_linear<B: Backend>(
@@ -231,6 +268,13 @@ pub(super) fn fresh_attention<B: Backend>(
     scale: f64,
 ) -> Option<Tensor<B, 3>> {
     first!(fresh_attention(queries, keys, values, pieces, scale))
+}
+
+pub(super) fn read_during<B: Backend, T>(x: &Tensor<B, 2>, work: impl FnOnce() -> T) -> (Vec<f32>, T) {
+    #[cfg(feature = "cube")]
+    return cube::read_during(x, work);
+    #[cfg(not(feature = "cube"))]
+    super::read::read_after(x, work)
 }
 
 pub(super) fn argmax<B: Backend>(x: &Tensor<B, 2>) -> Option<Tensor<B, 2, Int>> {

@@ -102,7 +102,7 @@ fn decode_attention_on<B: Backend, R: CubeRuntime>(
         let places = cube::Places { table: &table, chunk, most };
         let attended = cube::decode_attention(&new, &steps.steps(), scale, [&keys, &values], &places);
         (back(&keys_door, keys), back(&values_door, values), attended)
-    })??;
+    })?;
     cube::wrap(&door, attended)
 }
 
