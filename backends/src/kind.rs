@@ -2,6 +2,7 @@ use std::fmt;
 
 use anyhow::Result;
 use clap::ValueEnum;
+use llama4::generate::prefill_piece;
 
 use crate::Adapter;
 
@@ -51,6 +52,20 @@ impl BackendKind {
             Self::Wgpu => crate::webgpu::adapters(),
             #[cfg(feature = "ndarray")]
             Self::Ndarray => Ok(vec![crate::host::adapter()]),
+        }
+    }
+
+    /// Tokens of a prompt that go through a model at once on it.
+    pub fn prefill_piece(self) -> usize {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Cuda => prefill_piece::<crate::cuda::Cuda>(),
+            #[cfg(feature = "vulkan")]
+            Self::Vulkan => prefill_piece::<crate::webgpu::Wgpu>(),
+            #[cfg(all(feature = "wgpu", not(feature = "vulkan")))]
+            Self::Wgpu => prefill_piece::<crate::webgpu::Wgpu>(),
+            #[cfg(feature = "ndarray")]
+            Self::Ndarray => prefill_piece::<crate::host::NdArray>(),
         }
     }
 }

@@ -13,7 +13,6 @@
 
 use burn::tensor::DType;
 use llama4::Llama4Config;
-use llama4::generate::PREFILL_PIECE;
 use llama4::import::{ExpectedTensor, expected_tensors};
 use llama4::quant::{Quantization, WeightKind};
 use serde::{Deserialize, Serialize};
@@ -48,14 +47,16 @@ pub(crate) struct Work<'a> {
     /// Type of activations, cache and weights that are not packed.
     pub(crate) dtype: DType,
     pub(crate) quantization: Option<Quantization>,
+    /// Tokens of a prompt that go through the model at once.
+    pub(crate) piece: usize,
 }
 
 impl Work<'_> {
     /// A prompt that goes through the model piece by piece; logits of its last token.
     pub(crate) fn prefill(&self, tokens: usize) -> Cost {
         let mut cost = Cost::default();
-        for past in (0..tokens).step_by(PREFILL_PIECE) {
-            let len = PREFILL_PIECE.min(tokens - past);
+        for past in (0..tokens).step_by(self.piece) {
+            let len = self.piece.min(tokens - past);
             cost += self.pass(&[Span { past, len }], past + len == tokens);
         }
         cost
@@ -135,7 +136,7 @@ mod tests {
     use super::*;
 
     fn work(config: &Llama4Config, packing: Option<Packing>) -> Work<'_> {
-        Work { config, dtype: DType::F32, quantization: packing.map(Quantization::uniform) }
+        Work { config, dtype: DType::F32, quantization: packing.map(Quantization::uniform), piece: 512 }
     }
 
     #[track_caller]

@@ -15,9 +15,10 @@ pub(crate) fn estimate(
     [dtype, stored]: [DType; 2],
     context: usize,
     batch: usize,
+    piece: usize,
 ) -> MemoryEstimate {
     let quantization = asked.or_else(|| config.quant_config.as_ref().and_then(own));
-    config.memory(&MemoryOptions { dtype, stored, quantization, context, batch })
+    config.memory(&MemoryOptions { dtype, stored, quantization, context, batch, piece })
 }
 
 /// What a checkpoint in this project's own layout holds.

@@ -226,7 +226,8 @@ impl Model {
             return Ok(());
         }
         let stored = self.checkpoint.hf_config().dtype().unwrap_or(DType::BF16);
-        let options = MemoryOptions { dtype, stored, quantization, context: run.context, batch: run.batch };
+        let (context, batch, piece) = (run.context, run.batch, run.target.backend.prefill_piece());
+        let options = MemoryOptions { dtype, stored, quantization, context, batch, piece };
         let estimate = self.checkpoint.memory(&options)?;
         memory::check(&self.name(), &estimate, run.target)
     }

@@ -4,7 +4,6 @@ use burn::tensor::DType;
 
 use crate::Llama4Config;
 use crate::config::KvCacheParams;
-use crate::generate::PREFILL_PIECE;
 use crate::import::{ExpectedTensor, expected_tensors};
 use crate::ops::{SCORES_AT_ONCE, UNPACKED_AT_ONCE};
 use crate::quant::{Quantization, WeightKind};
@@ -22,6 +21,8 @@ pub struct MemoryOptions {
     pub context: usize,
     /// Sequences that are worked on at once.
     pub batch: usize,
+    /// Tokens of a prompt that go through the model at once: [`prefill_piece`](crate::generate::prefill_piece) of the backend.
+    pub piece: usize,
 }
 
 /// Bytes that a model takes.
@@ -82,7 +83,7 @@ impl Llama4Config {
     /// saturate.
     fn work(&self, options: &MemoryOptions) -> u64 {
         let size = options.dtype.size();
-        let tokens = options.context.saturating_mul(options.batch).clamp(1, PREFILL_PIECE);
+        let tokens = options.context.saturating_mul(options.batch).clamp(1, options.piece.max(1));
         let context = options.context;
         let hidden = self.hidden_size;
         let heads = self.num_attention_heads;
@@ -139,7 +140,7 @@ mod tests {
     use super::*;
 
     fn options(quantization: Option<Quantization>) -> MemoryOptions {
-        MemoryOptions { dtype: DType::BF16, stored: DType::BF16, quantization, context: 131_072, batch: 1 }
+        MemoryOptions { dtype: DType::BF16, stored: DType::BF16, quantization, context: 131_072, batch: 1, piece: 512 }
     }
 
     #[test]

@@ -11,7 +11,6 @@ use burn::tensor::DType;
 use burn::tensor::backend::Backend;
 use chrono::{SecondsFormat, Utc};
 use llama4::error::ImportError;
-use llama4::generate::PREFILL_PIECE;
 use llama4::import::{Checkpoint, LoadOptions, LoadProgress, SyntheticOptions};
 use llama4::memory::MemoryOptions;
 use llama4::quant::Quantization;
@@ -31,6 +30,9 @@ use crate::record::{Lines, Memory, Model, Packings, Record, SCHEMA, Share};
 use crate::table;
 
 use operations::Shapes;
+
+/// Tokens of an operation that is measured with many.
+const MANY: usize = 512;
 
 /// Run it: whether it came to its end.
 pub(crate) fn run(args: &RunArgs) -> Result<bool> {
@@ -99,7 +101,7 @@ fn cases(args: &RunArgs, config: &Llama4Config) -> Vec<Case> {
     let batch = args.batch.0.iter().map(|&rows| Case::Decode { sequences: rows.max(1), depth, tokens: together });
     let operations = Operation::ALL.into_iter().flat_map(|operation| {
         // How many tokens there are changes nothing about unpacking a weight.
-        let passes = if operation == Operation::UnpackRows { &[1][..] } else { &[1, PREFILL_PIECE] };
+        let passes = if operation == Operation::UnpackRows { &[1][..] } else { &[1, MANY] };
         passes.iter().map(move |&tokens| Case::Operation { operation, tokens })
     });
     let load = args.model.iter().map(|_| Case::Load);
@@ -220,6 +222,7 @@ impl Run<'_> {
             quantization: self.quantization,
             context,
             batch,
+            piece: self.target.backend.prefill_piece(),
         };
         let needs = self.cases.iter().map(|case| match *case {
             Case::Decode { sequences, depth, tokens } => options(depth + tokens, sequences),
@@ -256,6 +259,7 @@ impl Run<'_> {
                 quantization: self.quantization,
                 context: 1,
                 batch: 1,
+                piece: 1,
             });
             let (gigabytes, seconds) = (bytes.weights as f64 / 1e9, started.elapsed().as_secs_f64());
             output::say(format_args!("weights: {gigabytes:.2} GB made in {seconds:.1} s"));
@@ -298,7 +302,12 @@ impl Run<'_> {
 
     /// A case of the whole model, with llama.cpp in alternation where it is asked for.
     fn on_model<B: Backend>(&self, model: &Llama4ForCausalLM<B>, case: &Case) -> Result<Measured> {
-        let work = Work { config: &self.config, dtype: self.dtype, quantization: self.quantization };
+        let work = Work {
+            config: &self.config,
+            dtype: self.dtype,
+            quantization: self.quantization,
+            piece: self.target.backend.prefill_piece(),
+        };
         let mut rates = Rates::default();
         let after = || match self.peer.as_ref().filter(|peer| peer.lacks(case).is_none()) {
             Some(peer) => peer.repeat(case, &mut rates),

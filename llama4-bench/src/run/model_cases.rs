@@ -5,7 +5,7 @@ use burn::tensor::backend::Backend;
 use llama4::Llama4ForCausalLM;
 use llama4::cache::KvCache;
 use llama4::error::CacheError;
-use llama4::generate::PREFILL_PIECE;
+use llama4::generate::prefill_piece;
 use llama4::nn::{ForwardOptions, TokenBatch};
 use llama4::ops;
 
@@ -27,7 +27,7 @@ pub(super) fn prefill<B: Backend>(
         Ok(())
     };
     let work = |cache: &mut KvCache<B>| {
-        for piece in prompt.chunks(PREFILL_PIECE) {
+        for piece in prompt.chunks(prefill_piece::<B>()) {
             interrupt::check()?;
             step(model, cache, &[piece.to_vec()])?;
         }

@@ -23,6 +23,6 @@ pub use params::SamplingParams;
 pub use request::{Event, Generation, Request, Timings};
 pub use sampler::{Sampled, Sampler};
 pub use score::{Score, score};
-pub use session::{PREFILL_PIECE, Session};
+pub use session::{Session, prefill_piece};
 pub use stop::{FinishReason, StopConditions};
 pub use stop_strings::{StopOutput, StopStrings};

@@ -11,10 +11,15 @@ use crate::Llama4ForCausalLM;
 use crate::cache::KvCache;
 use crate::error::{CacheError, GenerateError};
 use crate::nn::{ForwardOptions, TokenBatch};
+use crate::ops;
 use crate::text::Tokenizer;
 
 /// Prompt tokens that go through the model at once, unless set otherwise. Between pieces a callback can stop the run.
-pub const PREFILL_PIECE: usize = 512;
+///
+/// Longer where kernels for many rows make a long piece short: of 2048 tokens, each of Scout's experts gets about 128, a whole tile.
+pub fn prefill_piece<B: Backend>() -> usize {
+    if ops::has_tiles::<B>() { 2048 } else { 512 }
+}
 
 /// A model with its memory: generates continuations, several at once.
 ///
@@ -46,7 +51,7 @@ impl<'a, B: Backend> Session<'a, B> {
             tokenizer: None,
             cache: model.new_cache(rows, context),
             held: vec![Vec::new(); rows],
-            prefill_piece: PREFILL_PIECE,
+            prefill_piece: prefill_piece::<B>(),
         }
     }
 
