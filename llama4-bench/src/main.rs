@@ -4,6 +4,7 @@
 
 mod args;
 mod case;
+mod check;
 mod compare;
 mod cost;
 mod harness;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<bool> {
     match command {
         Command::Run(args) => return run::run(&args),
+        Command::Check(args) => return check::check(&args),
         Command::Report(args) => {
             let records = args.files.iter().map(|file| record::read(file)).collect::<Result<Vec<_>>>()?;
             output::write(&table::markdown(&records.concat()))?;

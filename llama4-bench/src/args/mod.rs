@@ -1,5 +1,6 @@
 //! The command line as typed. Doc comments are the help texts.
 
+mod check;
 mod model;
 mod run;
 
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+pub(crate) use check::CheckArgs;
 pub(crate) use model::{Preset, WeightArgs};
 pub(crate) use run::RunArgs;
 
@@ -35,6 +37,7 @@ Exit codes: 0 success, 1 the run failed, 2 wrong usage, 130 stopped by Ctrl-C (w
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(Box<RunArgs>),
+    Check(CheckArgs),
     Report(ReportArgs),
     Compare(CompareArgs),
     Plot(PlotArgs),
