@@ -12,12 +12,14 @@ pub struct LayerCache<B: Backend> {
     keys: Tensor<B, 4>,
     values: Tensor<B, 4>,
     chunk: Option<usize>,
+    /// Stands in for a tensor that is being written to: making one each time would take longer than writing.
+    nothing: Tensor<B, 4>,
 }
 
 impl<B: Backend> LayerCache<B> {
     pub(super) fn new(shape: [usize; 4], chunk: Option<usize>, dtype: FloatDType, device: &B::Device) -> Self {
         let zeros = || Tensor::<B, 4>::zeros(shape, device).cast(dtype);
-        Self { keys: zeros(), values: zeros(), chunk }
+        Self { keys: zeros(), values: zeros(), chunk, nothing: Tensor::zeros([1; 4], device) }
     }
 
     /// Positions in a chunk; `None` where the layer sees everything.
@@ -67,20 +69,13 @@ impl<B: Backend> LayerCache<B> {
     pub(crate) fn rewrite<T>(
         &mut self,
         work: impl FnOnce(Tensor<B, 4>, Tensor<B, 4>) -> (Tensor<B, 4>, Tensor<B, 4>, T),
-    ) -> Option<T> {
-        let Self { keys, values, .. } = self;
-        let mut result = None;
-        keys.inplace(|keys| {
-            let mut written = None;
-            values.inplace(|values| {
-                let (keys, values, answer) = work(keys, values);
-                result = Some(answer);
-                written = Some(keys);
-                values
-            });
-            written.expect("given back")
-        });
-        result
+    ) -> T {
+        let Self { keys, values, nothing, .. } = self;
+        let taken = [&mut *keys, &mut *values].map(|tensor| std::mem::replace(tensor, nothing.clone()));
+        let [old_keys, old_values] = taken;
+        let answer;
+        (*keys, *values, answer) = work(old_keys, old_values);
+        answer
     }
 
     /// Write the keys and values of pieces, at most one a row, into their slots, in place.
@@ -93,8 +88,10 @@ impl<B: Backend> LayerCache<B> {
             let [_, kv_heads, head_dim] = keys.dims();
             let ranges = s![first.row..first.row + rows, 0..kv_heads, first.written(), 0..head_dim];
             let place = |new: &Tensor<B, 3>| group.tokens(new).swap_dims(1, 2);
-            self.keys.inplace(|cache| cache.slice_assign(ranges, place(keys)));
-            self.values.inplace(|cache| cache.slice_assign(ranges, place(values)));
+            for (cache, new) in [(&mut self.keys, keys), (&mut self.values, values)] {
+                let old = std::mem::replace(cache, self.nothing.clone());
+                *cache = old.slice_assign(ranges.clone(), place(new));
+            }
         }
     }
 }

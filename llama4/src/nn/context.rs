@@ -1,3 +1,5 @@
+use std::sync::OnceLock;
+
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
@@ -16,6 +18,9 @@ pub struct StepContext<B: Backend> {
     pub temperature: Option<Tensor<B, 3>>,
     /// Cache row and position of each token, `[tokens, 2]`, where every sequence has one new token.
     pub places: Option<Tensor<B, 2, Int>>,
+    /// Whether the backend has kernels for a single token's way through the layers: asked of the first, whose weights are packed as those of the
+    /// others.
+    pub(super) fuses: OnceLock<bool>,
 }
 
 impl<B: Backend> StepContext<B> {
@@ -33,7 +38,7 @@ impl<B: Backend> StepContext<B> {
             let places: Vec<i32> = spans.iter().flat_map(|span| [span.row as i32, span.past as i32]).collect();
             Tensor::from_data(TensorData::new(places, [spans.len(), 2]), device)
         });
-        Self { rotary: RotaryTable::new(frequencies, &positions, device), temperature, places, spans }
+        Self { rotary: RotaryTable::new(frequencies, &positions, device), temperature, places, spans, fuses: OnceLock::new() }
     }
 }
 

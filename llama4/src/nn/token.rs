@@ -28,7 +28,8 @@ struct TokenExperts<'a, B: Backend> {
 impl<B: Backend> DecoderLayer<B> {
     /// The layer's output alone, for a pass that is not traced.
     pub(super) fn step(&self, x: Tensor<B, 2>, context: &StepContext<B>, cache: &mut LayerCache<B>) -> Tensor<B, 2> {
-        match TokenWeights::of(self).filter(|weights| x.dims()[0] == 1 && weights.fuse(self.dtype())) {
+        let weights = if x.dims()[0] == 1 { TokenWeights::of(self) } else { None };
+        match weights.filter(|weights| *context.fuses.get_or_init(|| weights.fuse(self.dtype()))) {
             Some(weights) => self.step_fused(&weights, x, context, cache),
             None => self.forward(x, context, cache).hidden,
         }

@@ -2,11 +2,10 @@
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeRuntime;
-use burn_cubecl::ops::numeric::empty_device_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::args::{array, words};
+use super::args::{array, empty, words};
 
 /// Units of a cube, and the values that each of them looks at where that makes few enough cubes.
 const UNITS: usize = 256;
@@ -20,11 +19,11 @@ pub(in crate::ops) fn argmax<R: CubeRuntime>(x: &CubeTensor<R>) -> Option<CubeTe
         return None;
     }
     let parts = columns.div_ceil(UNITS * OWN);
-    let empty = |shape, dtype| empty_device_dtype(x.client.clone(), x.device.clone(), shape, dtype);
-    let values = empty(Shape::new([rows, parts]), DType::F32);
-    let indices = empty(Shape::new([rows, parts]), DType::I32);
-    let best = empty(Shape::new([rows, 1]), DType::I32);
-    let best_values = empty(Shape::new([rows, 1]), DType::F32);
+    let fresh = |shape, dtype| empty(x.client.clone(), x.device.clone(), shape, dtype);
+    let values = fresh(Shape::new([rows, parts]), DType::F32);
+    let indices = fresh(Shape::new([rows, parts]), DType::I32);
+    let best = fresh(Shape::new([rows, 1]), DType::I32);
+    let best_values = fresh(Shape::new([rows, 1]), DType::F32);
     // The first launch reads no indices; something has to be bound in their place.
     let launch = |from: [&CubeTensor<R>; 2], to: [&CubeTensor<R>; 2], columns: usize, cubes: usize, first: bool| {
         // SAFETY: reads stay in the rows, of `columns` values each; every cube writes a place of its own.

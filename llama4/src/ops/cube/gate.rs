@@ -2,11 +2,10 @@
 
 use burn::tensor::Shape;
 use burn_cubecl::CubeRuntime;
-use burn_cubecl::ops::numeric::empty_device_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::args::array;
+use super::args::{array, empty};
 use super::cube_count;
 
 /// Units of a cube; every unit has one vector.
@@ -38,7 +37,7 @@ fn launch<R: CubeRuntime>(
     if rows == 0 || width == 0 || !width.is_multiple_of(LINE) || gate.dtype != up.dtype {
         return None;
     }
-    let output = empty_device_dtype(gate.client.clone(), gate.device.clone(), Shape::new([rows, width]), gate.dtype);
+    let output = empty(gate.client.clone(), gate.device.clone(), Shape::new([rows, width]), gate.dtype);
     let lines = rows * width / LINE;
     // SAFETY: reads stay in the rows of both, writes below the output's length.
     let launched = unsafe {

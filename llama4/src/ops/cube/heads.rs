@@ -1,11 +1,10 @@
 //! Rotation, norm and scale of heads.
 
 use burn_cubecl::CubeRuntime;
-use burn_cubecl::ops::numeric::empty_device_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::args::{array, words};
+use super::args::{array, empty, words};
 use super::cube_count;
 use super::reduce::over_line;
 
@@ -50,7 +49,7 @@ pub(in crate::ops) fn position_heads<R: CubeRuntime>(x: &CubeTensor<R>, steps: &
         normed: steps.norm.is_some(),
         tempered: steps.temperature.is_some(),
     };
-    let output = empty_device_dtype(x.client.clone(), x.device.clone(), x.shape.clone(), x.dtype);
+    let output = empty(x.client.clone(), x.device.clone(), x.shape.clone(), x.dtype);
     // Something to bind in the place of what is not there.
     let (cos, sin) = steps.rotation.unwrap_or((x, x));
     let temperature = steps.temperature.unwrap_or(x);

@@ -1,13 +1,12 @@
 //! RMS norm of rows.
 
 use burn_cubecl::CubeRuntime;
-use burn_cubecl::ops::numeric::empty_device_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::args::array;
+use super::args::{array, empty};
 use super::cube_count;
-use super::reduce::{over_cube, over_line};
+use super::reduce::{has_planes, over_cube, over_line};
 
 /// Units of a cube, which has one row, and the vectors that a unit has under way.
 pub(super) const UNITS: usize = 256;
@@ -26,7 +25,7 @@ pub(in crate::ops) fn rms_norm<R: CubeRuntime>(
     if rows == 0 || columns == 0 || !columns.is_multiple_of(LINE) {
         return None;
     }
-    let output = empty_device_dtype(x.client.clone(), x.device.clone(), x.shape.clone(), weight.dtype);
+    let output = empty(x.client.clone(), x.device.clone(), x.shape.clone(), weight.dtype);
     // SAFETY: every cube has a row of its own that exists, and its units stay below the row's length.
     let launched = unsafe {
         rms_norm_kernel::launch_unchecked(
@@ -39,6 +38,7 @@ pub(in crate::ops) fn rms_norm<R: CubeRuntime>(
             ScalarArg::new(rows),
             ScalarArg::new(columns / LINE),
             ScalarArg::new(epsilon as f32),
+            has_planes(&x.client),
             [x.dtype.into(), weight.dtype.into()],
         )
     };
@@ -53,6 +53,7 @@ fn rms_norm_kernel<S: Float, X: Float>(
     rows: usize,
     lines: usize,
     epsilon: f32,
+    #[comptime] planes: bool,
     #[define(S, X)] _dtypes: [StorageType; 2],
 ) {
     if CUBE_POS >= rows {
@@ -60,7 +61,7 @@ fn rms_norm_kernel<S: Float, X: Float>(
     }
     let first = CUBE_POS * lines;
     let mut parts = SharedMemory::<f32>::new(UNITS);
-    let factor = rms_factor::<S>(x, first, lines, epsilon, &mut parts);
+    let factor = rms_factor::<S>(x, first, lines, epsilon, &mut parts, planes);
     let mut at = UNIT_POS as usize;
     while at < lines {
         y[first + at] = weighted::<S, X>(x[first + at], weight[at], factor);
@@ -76,6 +77,7 @@ pub(super) fn rms_factor<S: Float>(
     lines: usize,
     epsilon: f32,
     parts: &mut SharedMemory<f32>,
+    #[comptime] planes: bool,
 ) -> f32 {
     let mut squares = 0.0_f32;
     let mut at = UNIT_POS as usize;
@@ -89,7 +91,7 @@ pub(super) fn rms_factor<S: Float>(
         at += comptime!(AHEAD * UNITS);
     }
     // The width as a float of its own: `lines` times four.
-    let mean = over_cube(squares, parts, UNITS) / f32::cast_from(lines * LINE);
+    let mean = over_cube(squares, parts, UNITS, planes) / f32::cast_from(lines * LINE);
     1.0 / f32::sqrt(mean + epsilon)
 }
 

@@ -2,13 +2,12 @@
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeRuntime;
-use burn_cubecl::ops::numeric::empty_device_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::args::array;
+use super::args::{array, empty};
 use super::norm::{LINE, UNITS, rms_factor, weighted};
-use super::reduce::{over_cube, over_line};
+use super::reduce::{has_planes, over_cube, over_line};
 use super::row_product::Norm;
 
 /// Vectors of a row that a unit has under way.
@@ -26,7 +25,7 @@ pub(in crate::ops) fn router_logits<R: CubeRuntime>(
     if !(1..=65_535).contains(&rows) || !columns.is_multiple_of(LINE) {
         return None;
     }
-    let logits = empty_device_dtype(x.client.clone(), x.device.clone(), Shape::new([rows, experts]), DType::F32);
+    let logits = empty(x.client.clone(), x.device.clone(), Shape::new([rows, experts]), DType::F32);
     // SAFETY: every unit stays below the lengths, which are those of the tensors.
     let launched = unsafe {
         router_kernel::launch_unchecked(
@@ -39,6 +38,7 @@ pub(in crate::ops) fn router_logits<R: CubeRuntime>(
             array(&logits, 1),
             ScalarArg::new(norm.epsilon as f32),
             ScalarArg::new(columns / LINE),
+            has_planes(&x.client),
             [x.dtype.into(), norm.weight.dtype.into(), weight.dtype.into()],
         )
     };
@@ -53,14 +53,25 @@ fn router_kernel<S: Float, X: Float, W: Float>(
     logits: &mut Array<f32>,
     epsilon: f32,
     lines: usize,
+    #[comptime] planes: bool,
     #[define(S, X, W)] _dtypes: [StorageType; 3],
 ) {
     let unit = UNIT_POS as usize;
     let first = CUBE_POS_Y as usize * lines;
-    let mut parts = SharedMemory::<f32>::new(UNITS);
-    let factor = rms_factor::<S>(x, first, lines, epsilon, &mut parts);
-
     let row = CUBE_POS_X as usize * lines;
+    // The first vectors of the weights are on their way while the norm is found.
+    let mut weights = Array::<Line<W>>::lined(AHEAD, LINE);
+    let mut gammas = Array::<Line<X>>::lined(AHEAD, LINE);
+    #[unroll]
+    for a in 0..AHEAD {
+        let place = unit + a * UNITS;
+        let from = select(place < lines, place, 0);
+        weights[a] = weight[row + from];
+        gammas[a] = gamma[from];
+    }
+    let mut parts = SharedMemory::<f32>::new(UNITS);
+    let factor = rms_factor::<S>(x, first, lines, epsilon, &mut parts, planes);
+
     let mut logit = 0.0_f32;
     let mut at = unit;
     while at < lines {
@@ -68,13 +79,22 @@ fn router_kernel<S: Float, X: Float, W: Float>(
         for a in 0..AHEAD {
             let place = at + a * UNITS;
             let from = select(place < lines, place, 0);
-            let weighted = weighted::<S, X>(x[first + from], gamma[from], factor);
-            let products = Line::<f32>::cast_from(weighted) * Line::<f32>::cast_from(weight[row + from]);
+            let weighted = weighted::<S, X>(x[first + from], gammas[a], factor);
+            let products = Line::<f32>::cast_from(weighted) * Line::<f32>::cast_from(weights[a]);
             logit += select(place < lines, over_line(products), 0.0);
         }
         at += comptime!(AHEAD * UNITS);
+        if at < lines {
+            #[unroll]
+            for a in 0..AHEAD {
+                let place = at + a * UNITS;
+                let from = select(place < lines, place, 0);
+                weights[a] = weight[row + from];
+                gammas[a] = gamma[from];
+            }
+        }
     }
-    let total = over_cube(logit, &mut parts, UNITS);
+    let total = over_cube(logit, &mut parts, UNITS, planes);
     if unit == 0 {
         logits[CUBE_POS] = total;
     }

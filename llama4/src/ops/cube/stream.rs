@@ -1,8 +1,9 @@
 use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeRuntime;
-use burn_cubecl::ops::numeric::empty_device_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
+
+use crate::ops::cube::args::empty;
 
 use super::cube_count;
 
@@ -21,7 +22,7 @@ pub(in crate::ops) fn partial_sums<R: CubeRuntime>(x: &CubeTensor<R>) -> Option<
     }
     let lines = count / LINE;
     let cubes = lines.div_ceil(UNITS).min(CUBES);
-    let sums = empty_device_dtype(x.client.clone(), x.device.clone(), Shape::new([cubes * UNITS]), DType::F32);
+    let sums = empty(x.client.clone(), x.device.clone(), Shape::new([cubes * UNITS]), DType::F32);
     // SAFETY: the lengths are those of the tensors, and every unit stays below them.
     let launched = unsafe {
         partial_sums_kernel::launch_unchecked(

@@ -10,40 +10,68 @@ use burn_cubecl::tensor::CubeTensor;
 use super::PackedRows;
 use super::{
     Chosen, Heads, Norm, Places, Steps, Weights, argmax, decode_attention, down, gated, normed_rows, router_logits,
-    row_product,
+    row_product, thin_product,
 };
 use crate::quant::{Packing, pack, unpack};
 
-#[cfg(feature = "wgpu")]
-#[test]
-fn kernels_on_wgpu_agree() {
-    all_agree::<cubecl::wgpu::WgpuRuntime>(&[DType::F32]);
+/// The same tests on each runtime of the build.
+macro_rules! on_runtime {
+    ($module:ident, $runtime:ty, $types:expr) => {
+        mod $module {
+            use super::*;
+
+            const BENCH: Bench<$runtime> = Bench { device: std::marker::PhantomData };
+            const TYPES: &[DType] = $types;
+            const PACKINGS: [Packing; 2] = [Packing::Q4, Packing::Q8];
+
+            #[test]
+            fn products_of_few_rows_agree() {
+                for &dtype in TYPES {
+                    PACKINGS.into_iter().for_each(|packing| BENCH.rows_agree(packing, dtype));
+                    BENCH.thin_products_agree(dtype);
+                }
+            }
+
+            #[test]
+            fn products_of_a_token_agree() {
+                for &dtype in TYPES {
+                    PACKINGS.into_iter().for_each(|packing| BENCH.fused_products_agree(packing, dtype));
+                }
+            }
+
+            #[test]
+            fn attention_of_new_tokens_agrees() {
+                for &dtype in TYPES {
+                    for (pasts, chunk, rotated) in [
+                        (&[0][..], None, true),
+                        (&[5], None, false),
+                        (&[63, 2, 40], Some(32), true),
+                        (&[700, 1, 699], None, false),
+                    ] {
+                        BENCH.attention_agrees(dtype, pasts, chunk, rotated);
+                    }
+                }
+            }
+
+            #[test]
+            fn argmax_agrees() {
+                BENCH.argmax_agrees();
+            }
+
+            #[test]
+            fn prompts_agree() {
+                BENCH.prefill_agrees(TYPES);
+            }
+        }
+    };
 }
 
+#[cfg(feature = "wgpu")]
+on_runtime!(wgpu, cubecl::wgpu::WgpuRuntime, &[DType::F32]);
 #[cfg(feature = "cuda")]
-#[test]
-fn kernels_on_cuda_agree() {
-    all_agree::<cubecl::cuda::CudaRuntime>(&[DType::F32, DType::BF16, DType::F16]);
-}
+on_runtime!(cuda, cubecl::cuda::CudaRuntime, &[DType::F32, DType::BF16, DType::F16]);
 
 const EPSILON: f64 = 1e-5;
-
-fn all_agree<R: CubeRuntime>(types: &[DType]) {
-    let bench = Bench::<R> { device: R::Device::default() };
-    for &dtype in types {
-        for packing in [Packing::Q4, Packing::Q8] {
-            bench.rows_agree(packing, dtype);
-            bench.fused_products_agree(packing, dtype);
-        }
-        for (pasts, chunk, rotated) in
-            [(&[0][..], None, true), (&[5], None, false), (&[63, 2, 40], Some(32), true), (&[700, 1, 699], None, false)]
-        {
-            bench.attention_agrees(dtype, pasts, chunk, rotated);
-        }
-    }
-    bench.argmax_agrees();
-    bench.prefill_agrees(types);
-}
 
 /// Values that `dtype` holds exactly, from a seed.
 fn values(count: usize, dtype: DType, seed: u64) -> Vec<f64> {
@@ -91,15 +119,17 @@ fn assert_close(what: &str, found: &[f64], expected: &[f64], bound: f64) {
     }
 }
 
+/// The runtime's first device.
 struct Bench<R: CubeRuntime> {
-    device: R::Device,
+    device: std::marker::PhantomData<R>,
 }
 
 impl<R: CubeRuntime> Bench<R> {
     fn tensor<const D: usize>(&self, bytes: &[u8], shape: [usize; D], dtype: DType) -> CubeTensor<R> {
-        let client = R::client(&self.device);
+        let device = R::Device::default();
+        let client = R::client(&device);
         let handle = client.create_from_slice(bytes);
-        CubeTensor::new_contiguous(client, self.device.clone(), Shape::new(shape), handle, dtype)
+        CubeTensor::new_contiguous(client, device, Shape::new(shape), handle, dtype)
     }
 
     fn put<const D: usize>(&self, values: &[f64], shape: [usize; D], dtype: DType) -> CubeTensor<R> {
@@ -149,6 +179,17 @@ impl<R: CubeRuntime> Bench<R> {
             let expected: Vec<f64> = x.chunks(columns).flat_map(|x| product(&meant, x)).collect();
             let what = format!("{packing:?} {dtype:?} {rows} x {outputs} x {columns}");
             assert_close(&what, &self.get(&y.expect("whole vectors")), &expected, bound(dtype));
+        }
+    }
+
+    /// More rows than a cube has, outputs of whole cubes and not.
+    fn thin_products_agree(&self, dtype: DType) {
+        for (rows, outputs, columns) in [(1, 16, 5120), (7, 3, 64), (130, 128, 1028)] {
+            let (x, weight) = (values(rows * columns, dtype, 61), values(outputs * columns, dtype, 62));
+            let y = thin_product(&self.put(&x, [rows, columns], dtype), &self.put(&weight, [outputs, columns], dtype));
+            let expected: Vec<f64> = x.chunks(columns).flat_map(|x| product(&weight, x)).collect();
+            let what = format!("few outputs, {dtype:?} {rows} x {outputs} x {columns}");
+            assert_close(&what, &self.get(&y.expect("whole vectors")), &expected, 1e-4);
         }
     }
 

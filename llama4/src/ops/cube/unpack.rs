@@ -2,9 +2,10 @@ use std::ops::Range;
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeRuntime;
-use burn_cubecl::ops::numeric::empty_device_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
+
+use crate::ops::cube::args::empty;
 
 use super::decode::{byte_of, half_of, nibble_of, scale_of};
 use super::{PackedRows, cube_count};
@@ -34,7 +35,7 @@ pub(in crate::ops) fn unpack<R: CubeRuntime>(
         Rows::Picked(_) => return None,
     };
     let client = &weight.words.client;
-    let output = empty_device_dtype(client.clone(), weight.words.device.clone(), Shape::new([count, columns]), dtype);
+    let output = empty(client.clone(), weight.words.device.clone(), Shape::new([count, columns]), dtype);
     let words = count * packing.words(columns);
     if words == 0 {
         return Some(output);

@@ -9,12 +9,11 @@ mod softmax;
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeRuntime;
-use burn_cubecl::ops::numeric::empty_device_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::features::{MmaConfig, Plane};
 use cubecl::prelude::*;
 
-use super::args::{array, words};
+use super::args::{array, empty, words};
 use crate::cache::Piece;
 use block::{Block, CHUNK, LINE, PLANE, QUERIES};
 
@@ -77,7 +76,7 @@ fn attend<R: CubeRuntime>(
     let block = choose(queries, keys, values, layout, pieces)?;
     let (table, tokens) = blocks(pieces, block.queries(), layout);
     let shape = Shape::new([tokens, heads, layout.head_dim]);
-    let output = empty_device_dtype(queries.client.clone(), queries.device.clone(), shape, queries.dtype);
+    let output = empty(queries.client.clone(), queries.device.clone(), shape, queries.dtype);
     if table.is_empty() {
         return Some(output);
     }

@@ -3,13 +3,13 @@
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeRuntime;
-use burn_cubecl::ops::numeric::empty_device_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
+use super::input::stage_input;
 use super::tiles::{BLOCK, CUBES, PLANE, STEP, Step, TILE, Tile};
 use super::{LINE, PackedRows};
-use crate::ops::cube::args::{array, words};
+use crate::ops::cube::args::{array, empty, words};
 
 /// RMS norm of the input.
 pub(in crate::ops) struct Norm<'a, R: CubeRuntime> {
@@ -50,6 +50,14 @@ struct Plan {
     normed: bool,
     /// Columns of the first weight; the others of [`Kind::Sum`] are the expert's.
     columns: usize,
+}
+
+impl Plan {
+    /// Steps of a plane in a tile.
+    fn steps(self) -> usize {
+        self.tile.columns / STEP / self.tile.split
+    }
+
 }
 
 /// Whether the products of this module can be computed with weights like this one and activations of type `dtype`.
@@ -180,7 +188,7 @@ impl<R: CubeRuntime> Call<'_, R> {
         }
         let plan = Plan { kind: self.kind, tile, normed: self.norm.is_some(), columns: first.columns };
         let shape = Shape::new([1, self.output.0]);
-        let output = empty_device_dtype(x.client.clone(), x.device.clone(), shape, self.output.1);
+        let output = empty(x.client.clone(), x.device.clone(), shape, self.output.1);
         let processors = x.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(64);
         let gamma = self.norm.map_or(x, |norm| norm.weight);
         // SAFETY: reads stay in the rows of the weights, of which the chosen expert is one; writes in the output of as many rows.
@@ -242,6 +250,13 @@ fn fused_kernel<S: Float, X: Float, Y: Float>(
     let mut now = Step::new(tile);
     let mut next = Step::new(tile);
     let (mut expert, mut score) = (0usize.runtime(), 1.0_f32.runtime());
+
+    // Weights are on their way while the expert is found and `x` is prepared, unless they are the expert's.
+    let mut number = CUBE_POS;
+    let known = is_known(number, part, rows0, plan);
+    if known {
+        load_step(&mut now, w0, s0, w1, s1, w2, s2, number, part, lane, rows0, rows1, expert, tiles, 0usize, plan);
+    }
     if comptime!(experts > 0) {
         let mut highest = logits[0];
         #[unroll]
@@ -252,44 +267,39 @@ fn fused_kernel<S: Float, X: Float, Y: Float>(
         }
         score = 1.0 / (1.0 + f32::exp(-highest));
     }
-
-    // Weights are on their way while `x` is prepared.
-    let mut number = CUBE_POS;
-    load(&mut now, w0, s0, w1, s1, w2, s2, number, part, lane, rows0, rows1, expert, plan);
-    stage::<S, X>(x, gamma, &mut xs, &mut x_sums, epsilon, plan);
+    if !known {
+        load_step(&mut now, w0, s0, w1, s1, w2, s2, number, part, lane, rows0, rows1, expert, tiles, 0usize, plan);
+    }
+    stage_input::<S, X>(x, 0usize.runtime(), gamma, &mut xs, &mut x_sums, epsilon, tile, plan.normed);
     sync_cube();
 
-    let steps = comptime!(tile.columns / STEP / tile.split);
     let rounds = tiles.div_ceil(CUBE_COUNT);
     for round in 0..rounds {
         let turn = round % 2 * comptime!(TILE);
-        let after = number + CUBE_COUNT;
         let mut totals = Array::<f32>::new(2usize);
         totals[0] = 0.0;
         totals[1] = 0.0;
-        for s in 0..steps {
-            let step = part + s * tile.split;
-            if s + 1 < steps {
-                load(
-                    &mut next,
-                    w0,
-                    s0,
-                    w1,
-                    s1,
-                    w2,
-                    s2,
-                    select(number < tiles, number, tiles - 1),
-                    step + tile.split,
-                    lane,
-                    rows0,
-                    rows1,
-                    expert,
-                    plan,
-                );
-            } else if after < tiles {
-                load(&mut next, w0, s0, w1, s1, w2, s2, after, part, lane, rows0, rows1, expert, plan);
-            }
-            now.multiply::<X>(&mut totals, &xs, &x_sums, step, lane, tile);
+        #[unroll]
+        for s in 0..comptime!(plan.steps()) {
+            load_step(
+                &mut next,
+                w0,
+                s0,
+                w1,
+                s1,
+                w2,
+                s2,
+                number,
+                part,
+                lane,
+                rows0,
+                rows1,
+                expert,
+                tiles,
+                comptime!(s + 1),
+                plan,
+            );
+            now.multiply::<X>(&mut totals, &xs, &x_sums, part + comptime!(s * tile.split), lane, tile);
             now.take(&next, tile);
         }
         #[unroll]
@@ -320,7 +330,7 @@ fn fused_kernel<S: Float, X: Float, Y: Float>(
                 y[output] = Y::cast_from(sum);
             }
         }
-        number = after;
+        number += CUBE_COUNT;
     }
 }
 
@@ -333,6 +343,44 @@ fn total(joined: &SharedMemory<f32>, row: usize, #[comptime] tile: Tile) -> f32 
         sum += joined[row * tile.split + part];
     }
     sum
+}
+
+/// Whether the first weights of a plane can be found without the expert's number.
+#[cube]
+fn is_known(number: usize, part: usize, rows0: usize, #[comptime] plan: Plan) -> bool {
+    if comptime!(plan.kind == Kind::Gated) {
+        number * 8 < rows0
+    } else {
+        part < comptime!(plan.columns / STEP)
+    }
+}
+
+/// Step `s` of tile `number` of a plane's, or of one behind it; where there is none, nothing.
+#[cube]
+fn load_step(
+    to: &mut Step,
+    w0: &Array<Line<u32>>,
+    s0: &Array<u32>,
+    w1: &Array<Line<u32>>,
+    s1: &Array<u32>,
+    w2: &Array<Line<u32>>,
+    s2: &Array<u32>,
+    number: usize,
+    part: usize,
+    lane: usize,
+    rows0: usize,
+    rows1: usize,
+    expert: usize,
+    tiles: usize,
+    #[comptime] s: usize,
+    #[comptime] plan: Plan,
+) {
+    let (later, s) = comptime!((s / plan.steps(), s % plan.steps()));
+    let number = number + later * CUBE_COUNT;
+    if number < tiles {
+        let step = part + comptime!(s * plan.tile.split);
+        load(to, w0, s0, w1, s1, w2, s2, number, step, lane, rows0, rows1, expert, plan);
+    }
 }
 
 /// The two rows of a tile that a unit loads, from the weights that they are in.
@@ -389,93 +437,5 @@ fn load(
             to.load_half(w1, s1, 0usize, upper, step - first, quarter, columns, tile);
             to.load_half(w1, s1, 1usize, upper + 8, step - first, quarter, columns, tile);
         }
-    }
-}
-
-/// Bring `x`, or its norm, to shared memory as tiles want it.
-#[cube]
-fn stage<S: Float, X: Float>(
-    x: &Array<Line<S>>,
-    gamma: &Array<Line<X>>,
-    xs: &mut SharedMemory<Line<u32>>,
-    x_sums: &mut SharedMemory<f32>,
-    epsilon: f32,
-    #[comptime] plan: Plan,
-) {
-    let tile = comptime!(plan.tile);
-    let unit = UNIT_POS as usize;
-    let total = comptime!(tile.lines());
-    let units = comptime!(PLANE * tile.split);
-    // Lines of a unit that are under way together: with a norm, all of them.
-    let ahead = comptime!(total.div_ceil(units).min(if plan.normed { 8 } else { 4 }));
-    let mut values = Array::<Line<f32>>::lined(comptime!(2 * ahead), LINE);
-    let mut start = 0usize.runtime();
-    while start < total {
-        let mut squares = 0.0_f32;
-        #[unroll]
-        for a in 0..ahead {
-            let line = start + comptime!(a * units) + unit;
-            let from = select(line < total, line, 0) * 2;
-            values[comptime!(2 * a)] = Line::<f32>::cast_from(x[from]);
-            values[comptime!(2 * a + 1)] = Line::<f32>::cast_from(x[from + 1]);
-            if comptime!(plan.normed) {
-                let both = values[comptime!(2 * a)] * values[comptime!(2 * a)]
-                    + values[comptime!(2 * a + 1)] * values[comptime!(2 * a + 1)];
-                squares += select(line < total, both[0] + both[1] + both[2] + both[3], 0.0);
-            }
-        }
-        let mut factor = 1.0_f32;
-        if comptime!(plan.normed) {
-            let mut parts = SharedMemory::<f32>::new(tile.split);
-            let sum = plane_sum(squares);
-            if UNIT_POS_X == 0 {
-                parts[UNIT_POS_Y as usize] = sum;
-            }
-            sync_cube();
-            let mut all = 0.0_f32;
-            #[unroll]
-            for part in 0..tile.split {
-                all += parts[part];
-            }
-            factor = 1.0 / f32::sqrt(all / comptime!(plan.tile.columns as f32) + epsilon);
-        }
-        #[unroll]
-        for a in 0..ahead {
-            let line = start + comptime!(a * units) + unit;
-            let at = select(line < total, line, 0);
-            let mut turned = Line::<u32>::empty(LINE);
-            let mut sum = 0.0_f32;
-            #[unroll]
-            for half in 0..2usize {
-                let mut four = Line::<X>::cast_from(values[comptime!(2 * a + half)]);
-                if comptime!(plan.normed) {
-                    // Rounded in between, as the plain definition is.
-                    let scaled = Line::<X>::cast_from(values[comptime!(2 * a + half)] * Line::empty(LINE).fill(factor));
-                    let weighted = Line::<f32>::cast_from(scaled) * Line::<f32>::cast_from(gamma[at * 2 + half]);
-                    four = Line::<X>::cast_from(weighted);
-                }
-                sum += (f32::cast_from(four[0]) + f32::cast_from(four[1]))
-                    + (f32::cast_from(four[2]) + f32::cast_from(four[3]));
-                #[unroll]
-                for k in 0..2usize {
-                    let mut pair = Line::<X>::empty(2usize);
-                    pair[0] = four[k];
-                    pair[1] = four[comptime!(k + 2)];
-                    turned[comptime!(2 * half + k)] = u32::reinterpret(pair);
-                }
-            }
-            sum += plane_shuffle_xor(sum, 1u32);
-            sum += plane_shuffle_xor(sum, 2u32);
-            if line < total {
-                xs[line] = turned;
-                if line.is_multiple_of(4) {
-                    x_sums[line / 4] = sum;
-                }
-            }
-        }
-        start += comptime!(ahead * units);
-    }
-    if unit < 4 {
-        xs[total + unit] = Line::<u32>::empty(LINE).fill(0);
     }
 }

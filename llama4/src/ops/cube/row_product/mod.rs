@@ -1,17 +1,17 @@
 //! `y = x Wᵀ` for few rows of `x`: what a decoded token consists of. Bound by reading `W`.
 
 mod fused;
+mod input;
 mod scalar;
 mod tiles;
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeRuntime;
-use burn_cubecl::ops::numeric::empty_device_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::ArrayArg;
 
 use super::PackedRows;
-use super::args::{array, words};
+use super::args::{array, empty, words};
 use crate::quant::Packing;
 pub(in crate::ops) use fused::{Chosen, Norm, down, fuses_tokens, gated, normed_rows};
 
@@ -124,7 +124,7 @@ pub(in crate::ops) fn row_product<R: CubeRuntime>(
     }
     let outputs = source.rows / counts.len();
     let shape = Shape::new([x.shape[0], outputs]);
-    let output = empty_device_dtype(x.client.clone(), x.device.clone(), shape, x.dtype);
+    let output = empty(x.client.clone(), x.device.clone(), shape, x.dtype);
     let mut first = 0;
     for (group, &count) in counts.iter().enumerate() {
         for start in (0..count).step_by(ROWS) {

@@ -38,11 +38,11 @@ pub(super) struct Tile {
     pub(super) packing: Packing,
     pub(super) columns: usize,
     /// Rows of `x`: what is beyond the rows that there are is not written.
-    inputs: usize,
+    pub(super) inputs: usize,
     /// Planes that share rows, each with a part of the steps.
     pub(super) split: usize,
     /// Whether `x` is `bf16` rather than `f16`.
-    brain: bool,
+    pub(super) brain: bool,
 }
 
 impl Tile {
@@ -86,7 +86,7 @@ impl Tile {
     }
 
     /// Loads of 16 bytes in a step.
-    fn loads(self) -> usize {
+    pub(super) fn loads(self) -> usize {
         if self.packing == Packing::Q4 { 2 } else { 4 }
     }
 
@@ -234,8 +234,10 @@ impl Rows {
 /// What a unit loads of the weight for one step.
 #[derive(CubeType)]
 pub(super) struct Step {
-    values: Array<Line<u32>>,
-    scales: Array<u32>,
+    /// Of the upper row, then of the lower.
+    pub(super) values: Array<Line<u32>>,
+    /// Of both, two to a word.
+    pub(super) scales: Array<u32>,
 }
 
 #[cube]
@@ -302,7 +304,12 @@ impl Step {
     ) {
         let (column, quarter) = (lane / 4, lane % 4);
         let zeros = comptime!(tile.lines() * tile.inputs).runtime();
-        let (base, _) = comptime!(tile.base());
+        let (base, bits) = comptime!(tile.base());
+        // Constants that the compiler does not know: of known ones, one instruction takes only one.
+        let unknown = UNIT_POS_Z;
+        let mask = unknown + 0x000f_000f;
+        let low_rest = unknown + comptime!(bits);
+        let high_rest = unknown + comptime!(if tile.packing == Packing::Q4 { bits } else { bits ^ 0x0008_0008 });
         #[unroll]
         for input in 0..tile.inputs {
             let sums = comptime!(input * (tile.columns / BLOCK)) + step * 8 + quarter * 2;
@@ -331,20 +338,12 @@ impl Step {
                 for word in 0..LINE {
                     let half = comptime!(word % 2 * 2);
                     let low = xs[at + comptime!(word / 2)];
-                    first.add::<X>(upper[word], lower[word], 0u32, comptime!(tile.base().1), low, half);
+                    first.add::<X>(upper[word], lower[word], 0u32, mask, low_rest, low, half);
+                    let mut high = low;
                     if comptime!(tile.packing == Packing::Q4) {
-                        let high = xs[at + comptime!(2 + word / 2)];
-                        second.add::<X>(upper[word], lower[word], 4u32, comptime!(tile.base().1), high, half);
-                    } else {
-                        second.add::<X>(
-                            upper[word],
-                            lower[word],
-                            4u32,
-                            comptime!(tile.base().1 ^ 0x0008_0008),
-                            low,
-                            half,
-                        );
+                        high = xs[at + comptime!(2 + word / 2)];
                     }
+                    second.add::<X>(upper[word], lower[word], 4u32, mask, high_rest, high, half);
                 }
             }
             #[unroll]
@@ -381,16 +380,17 @@ impl Accumulator {
         upper: u32,
         lower: u32,
         #[comptime] shift: u32,
-        #[comptime] rest: u32,
+        mask: u32,
+        rest: u32,
         x: Line<u32>,
         #[comptime] half: usize,
     ) {
         let definition = cmma::MmaDefinition::<X, X, f32>::new(16usize, 8usize, 16usize);
         let mut a = Array::<Line<X>>::lined(4usize, 2usize);
-        a[0] = nibbles::<X>(upper, shift, rest);
-        a[1] = nibbles::<X>(lower, shift, rest);
-        a[2] = nibbles::<X>(upper, comptime!(shift + 8), rest);
-        a[3] = nibbles::<X>(lower, comptime!(shift + 8), rest);
+        a[0] = nibbles::<X>(upper, shift, mask, rest);
+        a[1] = nibbles::<X>(lower, shift, mask, rest);
+        a[2] = nibbles::<X>(upper, comptime!(shift + 8), mask, rest);
+        a[3] = nibbles::<X>(lower, comptime!(shift + 8), mask, rest);
         let mut b = Array::<Line<X>>::lined(2usize, 2usize);
         b[0] = Line::<X>::reinterpret(x[half]);
         b[1] = Line::<X>::reinterpret(x[comptime!(half + 1)]);
@@ -400,14 +400,14 @@ impl Accumulator {
     }
 }
 
-/// The nibbles at `shift` and 16 bits above as floats.
+/// The nibbles at `shift` and 16 bits above, which `mask` leaves, as floats.
 #[cube]
-fn nibbles<X: Float>(word: u32, #[comptime] shift: u32, #[comptime] rest: u32) -> Line<X> {
+fn nibbles<X: Float>(word: u32, #[comptime] shift: u32, mask: u32, rest: u32) -> Line<X> {
     let mut moved = word;
     if comptime!(shift > 0) {
         moved = word >> shift;
     }
-    Line::<X>::reinterpret((moved & 0x000f_000f) ^ rest)
+    Line::<X>::reinterpret((moved & mask) ^ rest)
 }
 
 /// Bring `x` to shared memory, values 1 and 2 of every four exchanged as the nibbles of a word come, behind it a line of zeros for each of

@@ -12,12 +12,11 @@ mod tile;
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeRuntime;
-use burn_cubecl::ops::numeric::empty_device_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::features::MmaConfig;
 use cubecl::prelude::*;
 
-use super::args::words;
+use super::args::{empty, words};
 use super::{Weights, row_product};
 use crate::quant::Packing;
 use tile::{Encoding, LINE, OWN, PLANE, Tile};
@@ -93,7 +92,7 @@ pub(in crate::ops) fn tile_product<R: CubeRuntime>(
         .collect();
     let launches = launches?;
     let shape = Shape::new([x.shape[0], outputs]);
-    let output = empty_device_dtype(x.client.clone(), x.device.clone(), shape, x.dtype);
+    let output = empty(x.client.clone(), x.device.clone(), shape, x.dtype);
     let grouped = counts.len() > 1 || launches.len() > 1;
     let launched =
         launches.into_iter().all(|(tile, table)| launch(x, &source, &output, Tile { grouped, ..tile }, &table));
