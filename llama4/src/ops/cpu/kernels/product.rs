@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::ops::{Range, RangeInclusive};
 
 use super::activations::Activations;
+use super::foresight::{Coming, Foresight};
 use super::level::Level;
 use super::matrix::Matrix;
 use super::panel::Panel;
@@ -27,6 +28,9 @@ const PANELS_PER_TASK: usize = 16;
 /// Tiles from which on a panel is a task of its own: fetching it is little beside the products.
 const MANY_TILES: usize = 16;
 
+/// Rows of activations up to which a product reads weights for longer than it multiplies them.
+const FEW_ENOUGH: usize = 32;
+
 /// Most rows of activations for which weight rows are multiplied as they are; for more of them, panels pay.
 fn few(level: Level, form: Form) -> usize {
     match (level, form) {
@@ -42,6 +46,7 @@ fn few(level: Level, form: Form) -> usize {
 struct Kept {
     activations: Activations,
     tiles: Tiles,
+    foresight: Foresight,
 }
 
 thread_local! {
@@ -144,9 +149,11 @@ fn run(pool: &Pool, level: Level, x: &[f32], weights: &Matrix, counts: &[usize],
         kept.tiles.fill(pool, level, form, x, input, &tiles);
     }
 
+    // Long products leave nothing of what was asked for in front of them.
+    let coming = if x.len() / input <= FEW_ENOUGH { kept.foresight.next(weights, counts) } else { Coming::default() };
     let (activations, tile_values) = (&kept.activations, &kept.tiles);
     let y = Share::new(y);
-    pool.run(tasks.len(), |task| match &tasks[task] {
+    pool.run_before(coming, tasks.len(), |task| match &tasks[task] {
         Task::Dots { group, rows } => {
             let weight = weights.band(rows.clone());
             let first = rows.start - group * output;
