@@ -1,7 +1,7 @@
 use std::arch::x86_64::{
-    __m512, __mmask16, _MM_HINT_T0, _mm_prefetch, _mm256_maskz_loadu_epi16, _mm512_add_ps, _mm512_castsi512_ps,
-    _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_maskz_loadu_ps, _mm512_reduce_add_ps,
-    _mm512_setzero_ps, _mm512_slli_epi32,
+    __m512, __mmask16, _MM_HINT_NTA, _MM_HINT_T0, _mm_prefetch, _mm256_maskz_loadu_epi16, _mm512_add_ps,
+    _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_maskz_loadu_ps,
+    _mm512_reduce_add_ps, _mm512_setzero_ps, _mm512_slli_epi32,
 };
 
 use super::{BF16, F16, F32, MOST, Matrix};
@@ -138,7 +138,12 @@ unsafe fn step<const FORMAT: u8, const ROWS: usize, const X: usize>(
         let weight = unsafe {
             let words = words.add(row * stride);
             if (at * size::<FORMAT>()).is_multiple_of(64) {
-                _mm_prefetch::<_MM_HINT_T0>(words.cast::<u8>().wrapping_add(at * size::<FORMAT>() + AHEAD).cast());
+                let here = words.cast::<u8>().wrapping_add(at * size::<FORMAT>());
+                match FORMAT {
+                    // Keys of attention are `f32`, too, and are read again for the next token.
+                    F32 => _mm_prefetch::<_MM_HINT_T0>(here.wrapping_add(AHEAD).cast()),
+                    _ => _mm_prefetch::<_MM_HINT_NTA>(here.wrapping_add(2 * AHEAD).cast()),
+                }
             }
             load::<FORMAT>(words, at, mask)
         };
