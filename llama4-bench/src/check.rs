@@ -35,16 +35,21 @@ pub(crate) fn check(args: &CheckArgs) -> Result<bool> {
     let quantization = precision.quantization(args.weights.quantize.quantization());
     let check = Check { args, target, config, dtype: precision.dtype, quantization };
     let differences = target.run(check)?;
-    let mut table = String::from("| kernels | positions | deviation of logits | largest difference | mean | same token | within the difference | further apart |\n|---|---|---|---|---|---|---|---|\n");
+    let mut table = String::from(
+        "| kernels | positions | deviation of logits | largest difference | mean | same token | within the difference | further apart |\n|---|---|---|---|---|---|---|---|\n",
+    );
     for Difference { what, positions, deviation, largest, mean, same, close, apart, .. } in &differences {
-        table += &format!("| {what} | {positions} | {deviation:.3} | {largest:.4} | {mean:.5} | {same} | {close} | {apart} |\n");
+        table += &format!(
+            "| {what} | {positions} | {deviation:.3} | {largest:.4} | {mean:.5} | {same} | {close} | {apart} |\n"
+        );
     }
     output::write(&table)?;
     if let Some(path) = &args.out {
         let mut file = OpenOptions::new().create(true).append(true).open(path);
         for difference in &differences {
             let line = serde_json::to_string(difference)? + "\n";
-            let written = file.as_mut().map_err(|error| anyhow!("{error}")).and_then(|file| Ok(file.write_all(line.as_bytes())?));
+            let written =
+                file.as_mut().map_err(|error| anyhow!("{error}")).and_then(|file| Ok(file.write_all(line.as_bytes())?));
             written.with_context(|| format!("cannot write to {}", path.display()))?;
         }
     }

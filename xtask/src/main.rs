@@ -1,5 +1,6 @@
 //! The project's own chores, standard library only: `cargo xtask COMMAND`.
 
+mod asan;
 mod bench;
 mod real_tokenizer;
 mod test;
@@ -20,6 +21,11 @@ const COMMANDS: &[Command] = &[
         name: "test",
         summary: "format, tests, lints and documentation: all that a change has to pass",
         run: test::run,
+    },
+    Command {
+        name: "asan",
+        summary: "the tests of the CPU's kernels under AddressSanitizer (x86-64 Linux)",
+        run: asan::run,
     },
     Command {
         name: "bench",

@@ -38,7 +38,13 @@ impl<B: Backend> StepContext<B> {
             let places: Vec<i32> = spans.iter().flat_map(|span| [span.row as i32, span.past as i32]).collect();
             Tensor::from_data(TensorData::new(places, [spans.len(), 2]), device)
         });
-        Self { rotary: RotaryTable::new(frequencies, &positions, device), temperature, places, spans, fuses: OnceLock::new() }
+        Self {
+            rotary: RotaryTable::new(frequencies, &positions, device),
+            temperature,
+            places,
+            spans,
+            fuses: OnceLock::new(),
+        }
     }
 }
 

@@ -30,11 +30,11 @@ pub(crate) use attention::SCORES_AT_ONCE;
 pub use attention::{cached_attention, cached_attention_plain, fresh_attention, fresh_attention_plain};
 pub(crate) use bands::UNPACKED_AT_ONCE;
 pub use decode_attention::{NewHeads, Places, decode_attention, decode_attention_plain};
-pub(crate) use dispatch::shared;
 pub use dispatch::{
     ActiveKernels, active_kernels, computes_in, has_tiles, rounds_activations, with_exact_activations,
     with_plain_definitions,
 };
+pub(crate) use dispatch::{enlarge, shared};
 pub use grouped_linear::{grouped_linear, grouped_linear_plain};
 pub use heads::{HeadSteps, position_heads, position_heads_plain, rotate};
 pub use linear::{linear, linear_f32, linear_f32_plain, linear_plain};

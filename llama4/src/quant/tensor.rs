@@ -3,6 +3,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{AllocationProperty, Bytes, DType, Int, Tensor, TensorData};
 
 use super::{NotRepresentable, Packing, pack, resident};
+use crate::ops;
 
 /// A weight of a module: plain floats, or packed.
 ///
@@ -96,9 +97,14 @@ impl<B: Backend> PackedTensor<B> {
     pub fn from_data(data: PackedData, device: &B::Device) -> Self {
         let PackedData { packing, rows, columns, words, scales } = data;
         let upload = |bytes: Bytes, width: usize| {
+            // The pages of a mapped file are the file's.
+            let own = !matches!(bytes.property(), AllocationProperty::File);
             let data = TensorData::from_bytes(bytes, [rows, width], DType::I32);
             let upload = |data| Tensor::from_data_dtype(data, device, DType::I32);
             let tensor = resident::<B, _, _>(device, rows * width * size_of::<i32>(), data, upload);
+            if own {
+                ops::enlarge(&tensor);
+            }
             Param::initialized(ParamId::new(), tensor)
         };
         Self {

@@ -5,6 +5,7 @@
 mod attention;
 mod kernels;
 mod packed;
+mod pages;
 mod pointwise;
 mod product;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use burn_ndarray::{NdArrayTensor, SharedArray};
 pub(super) use attention::{cached_attention, fresh_attention};
 pub(super) use kernels::{Level, with_exact_activations};
 pub(super) use packed::{PackedRows, packed_product, unpack_rows};
+pub(super) use pages::enlarge;
 pub(super) use pointwise::{position_heads, rms_norm, select_rows, swiglu, swiglu_halves};
 pub(super) use product::product;
 

@@ -3,8 +3,8 @@
 use burn_ndarray::{NdArrayTensor, SharedArray};
 use rayon::prelude::*;
 
+use super::floats;
 use super::kernels::{self, Level, Matrix, Pool};
-use super::{floats, tensor};
 use crate::quant::Packing;
 
 /// Values below which handing a piece to another thread costs more than it saves.
@@ -49,7 +49,8 @@ pub(in crate::ops) fn packed_product(
     let rows = counts.iter().sum();
     weights.with(|weights| {
         let output = weights.rows() / counts.len();
-        tensor(vec![rows, output], |y| kernels::product(Pool::global(), Level::current(), x, &weights, counts, y))
+        let y = kernels::product(Pool::global(), Level::current(), x, &weights, counts);
+        Some(SharedArray::from_shape_vec(vec![rows, output], y).ok()?.into())
     })
 }
 

@@ -1,7 +1,7 @@
-use burn_ndarray::NdArrayTensor;
+use burn_ndarray::{NdArrayTensor, SharedArray};
 
+use super::floats;
 use super::kernels::{self, Level, Matrix, Pool};
-use super::{floats, tensor};
 
 /// `y = x W[g]ᵀ` for each group's rows of `x`.
 ///
@@ -16,7 +16,8 @@ pub(in crate::ops) fn product(x: &NdArrayTensor, weights: &NdArrayTensor, counts
     let rows: usize = counts.iter().sum();
     let weights = Matrix::floats(weights, input);
     let output = weights.rows() / counts.len();
-    tensor(vec![rows, output], |y| kernels::product(Pool::global(), Level::current(), x, &weights, counts, y))
+    let y = kernels::product(Pool::global(), Level::current(), x, &weights, counts);
+    Some(SharedArray::from_shape_vec(vec![rows, output], y).ok()?.into())
 }
 
 /// Length of the last axis.

@@ -21,10 +21,7 @@ const SIDE: usize = 4;
 const MOST_OUTPUTS: usize = 512;
 
 /// `x` is `[rows, in]`, `weight` `[out, in]`, the output `F32`, `[rows, out]`. `None` where that is not this kernel's work.
-pub(in crate::ops) fn thin_product<R: CubeRuntime>(
-    x: &CubeTensor<R>,
-    weight: &CubeTensor<R>,
-) -> Option<CubeTensor<R>> {
+pub(in crate::ops) fn thin_product<R: CubeRuntime>(x: &CubeTensor<R>, weight: &CubeTensor<R>) -> Option<CubeTensor<R>> {
     let (rows, outputs, columns) = (x.shape[0], weight.shape[0], weight.shape[1]);
     if rows == 0 || outputs == 0 || outputs > MOST_OUTPUTS || columns == 0 || !columns.is_multiple_of(LINE) {
         return None;

@@ -337,3 +337,11 @@ pub(crate) fn shared<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Tensor
     #[cfg(not(feature = "ndarray"))]
     tensor
 }
+
+/// Hold the words of a weight that stays in memory in large pages, where that is the host's memory and the system has such pages.
+pub(crate) fn enlarge<B: Backend>(words: &Tensor<B, 2, Int>) {
+    #[cfg(feature = "ndarray")]
+    ndarray::enlarge(words);
+    #[cfg(not(feature = "ndarray"))]
+    let _ = words;
+}

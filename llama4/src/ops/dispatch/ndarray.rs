@@ -123,11 +123,26 @@ pub(super) fn fresh_attention<B: Backend>(
 /// weight that was loaded would be copied each time it is used.
 pub(super) fn shared<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Tensor<B, D> {
     let shared = primitive(&tensor).and_then(|primitive| match primitive {
-        NdArrayTensor::F32(storage) if storage.is_borrowed() => wrap(storage.into_owned().into()),
+        NdArrayTensor::F32(storage) if storage.is_borrowed() => {
+            let storage = storage.into_owned();
+            storage.as_slice().into_iter().for_each(cpu::enlarge);
+            wrap(storage.into())
+        }
         NdArrayTensor::F64(storage) if storage.is_borrowed() => wrap(storage.into_owned().into()),
         _ => None,
     });
     shared.unwrap_or(tensor)
+}
+
+/// Hold words of a weight in large pages.
+pub(super) fn enlarge<B: Backend>(words: &Tensor<B, 2, Int>) {
+    if TypeId::of::<B::IntTensorPrimitive>() != TypeId::of::<NdArrayTensor>() {
+        return;
+    }
+    let words: Box<dyn Any> = Box::new(words.clone().into_primitive());
+    if let Ok(NdArrayTensor::I32(storage)) = words.downcast().map(|words| *words) {
+        storage.view().as_slice().into_iter().for_each(cpu::enlarge);
+    }
 }
 
 fn runs_on<B: Backend>() -> bool {

@@ -6,6 +6,7 @@ mod activations;
 mod attention;
 mod block_dot;
 mod dot;
+mod foresight;
 mod half;
 mod lanes;
 mod level;

@@ -5,7 +5,7 @@ use super::level::{Level, at_levels};
 use super::lines::Lines;
 use super::matrix::Matrix;
 use super::tile::{BlockPanel, FloatPanel, Form, width};
-use super::transpose::transpose;
+use super::transpose::{transpose, transpose_flipped};
 use crate::quant::{BLOCK, Packing};
 
 /// A panel, and the room that making one takes; kept by each thread.
@@ -55,9 +55,9 @@ impl Panel {
                 transpose(level, weight.words(), row_words, rows, row_words, words, width);
                 spread_nibbles(level, words, width, panel);
             }
+            // From signed bytes to unsigned ones that are 128 more.
             (Form::Bytes { .. }, _) => {
-                transpose(level, weight.words(), row_words, rows, row_words, words, width);
-                offset_bytes(level, words, panel);
+                transpose_flipped(level, weight.words(), row_words, [rows, row_words], 0x8080_8080, panel, width);
             }
             _ => transpose(level, weight.words(), row_words, rows, row_words, panel, width),
         }
@@ -74,15 +74,6 @@ at_levels! {
                 *low = word & 0x0f0f_0f0f;
                 *high = word >> 4 & 0x0f0f_0f0f;
             }
-        }
-    }
-}
-
-at_levels! {
-    /// From signed bytes to unsigned ones that are 128 more.
-    fn offset_bytes(level: Level, words: &[u32], panel: &mut [u32]) {
-        for (panel, word) in panel.iter_mut().zip(words) {
-            *panel = word ^ 0x8080_8080;
         }
     }
 }

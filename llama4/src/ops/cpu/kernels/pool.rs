@@ -4,11 +4,14 @@
 //! shorter ones, so a worker that has run out of work looks for more for a while before it sleeps, and the caller works too.
 
 use std::any::Any;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
+
+use super::foresight::Coming;
 
 /// How long a worker looks for work before it sleeps: longer than anything between two sections of a decoded token.
 const PATIENCE: Duration = Duration::from_micros(300);
@@ -26,18 +29,25 @@ struct Shared {
     /// Grows by one with each section.
     round: AtomicU64,
     job: Mutex<Option<Job>>,
-    /// Next task of the section.
-    next: AtomicUsize,
+    /// Next task of each thread's share of the section, the caller's last.
+    next: Vec<Next>,
     /// Workers that have not left the section.
     busy: AtomicUsize,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     asleep: Vec<AtomicBool>,
 }
 
+/// Written by its thread all the time: on a cache line of its own.
+#[derive(Default)]
+#[repr(align(128))]
+struct Next(AtomicUsize);
+
 /// A section's work.
 #[derive(Clone, Copy)]
 struct Job {
     tasks: usize,
+    /// What a worker asks for when it has no work.
+    coming: Coming,
     run: &'static (dyn Fn(usize) + Sync),
 }
 
@@ -53,7 +63,7 @@ impl Pool {
         let shared = Arc::new(Shared {
             round: AtomicU64::new(0),
             job: Mutex::new(None),
-            next: AtomicUsize::new(0),
+            next: (0..=workers).map(|_| Next::default()).collect(),
             busy: AtomicUsize::new(0),
             panic: Mutex::new(None),
             asleep: (0..workers).map(|_| AtomicBool::new(false)).collect(),
@@ -81,6 +91,11 @@ impl Pool {
     /// # Panics
     /// With the panic of a task, after all threads have left the section.
     pub(in crate::ops::cpu) fn run(&self, tasks: usize, task: impl Fn(usize) + Sync) {
+        self.run_before(Coming::default(), tasks, task);
+    }
+
+    /// As [`Self::run`], and have the workers ask for what will be `coming` while they wait for more work.
+    pub(super) fn run_before(&self, coming: Coming, tasks: usize, task: impl Fn(usize) + Sync) {
         let section = (tasks > 1 && !self.workers.is_empty()).then(|| self.section.try_lock().ok()).flatten();
         let Some(_section) = section else {
             (0..tasks).for_each(task);
@@ -91,8 +106,11 @@ impl Pool {
         // SAFETY: the lifetime is that of `task`, which outlives every use: workers call it only between the start of the round and
         // their leaving it, and this function waits for all of them, also when a task panics.
         let run: &'static (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(run) };
-        *lock(&shared.job) = Some(Job { tasks, run });
-        shared.next.store(0, Ordering::Relaxed);
+        let job = Job { tasks, coming, run };
+        *lock(&shared.job) = Some(job);
+        for (share, next) in shared.next.iter().enumerate() {
+            next.0.store(shared.share(share, tasks).start, Ordering::Relaxed);
+        }
         shared.busy.store(self.workers.len(), Ordering::Relaxed);
         // Sequentially consistent, as the flags of those asleep: a worker either sees the round or is seen to sleep.
         shared.round.fetch_add(1, Ordering::SeqCst);
@@ -101,12 +119,11 @@ impl Pool {
                 worker.unpark();
             }
         }
-        shared.take_part(Job { tasks, run });
+        shared.take_part(shared.next.len() - 1, job);
         let mut spins = 0_u32;
         while shared.busy.load(Ordering::Acquire) > 0 {
             spins += 1;
-            // A worker that the system has not let run is not helped by this one's waiting.
-            if spins.is_multiple_of(4096) { thread::yield_now() } else { std::hint::spin_loop() }
+            breathe(spins);
         }
         *lock(&shared.job) = None;
         let panic = lock(&shared.panic).take();
@@ -120,18 +137,23 @@ impl Pool {
 impl Shared {
     fn work(&self, index: usize) {
         let mut seen = 0;
+        let mut coming = Coming::default();
         loop {
-            seen = self.wait(index, seen);
+            seen = self.wait(index, seen, &mut coming);
             let job = *lock(&self.job);
             if let Some(job) = job {
-                self.take_part(job);
+                // Sections between two products leave what is coming as it is.
+                if !job.coming.is_empty() {
+                    coming = job.coming.part(index, self.next.len());
+                }
+                self.take_part(index, job);
             }
             self.busy.fetch_sub(1, Ordering::Release);
         }
     }
 
     /// Until there is a round after `seen`.
-    fn wait(&self, index: usize, seen: u64) -> u64 {
+    fn wait(&self, index: usize, seen: u64, coming: &mut Coming) -> u64 {
         let since = Instant::now();
         let mut spins = 0_u32;
         loop {
@@ -143,7 +165,7 @@ impl Shared {
             if spins.is_multiple_of(256) && since.elapsed() > PATIENCE {
                 break;
             }
-            std::hint::spin_loop();
+            if coming.is_empty() { breathe(spins) } else { coming.ask() }
         }
         self.asleep[index].store(true, Ordering::SeqCst);
         while self.round.load(Ordering::SeqCst) == seen {
@@ -153,22 +175,40 @@ impl Shared {
         self.round.load(Ordering::Acquire)
     }
 
-    fn take_part(&self, job: Job) {
+    /// Tasks that a thread begins with. They follow one another: the weights of neighbouring tasks lie side by side, and memory gives more
+    /// to a stream that goes on.
+    fn share(&self, thread: usize, tasks: usize) -> Range<usize> {
+        let threads = self.next.len();
+        tasks * thread / threads..tasks * (thread + 1) / threads
+    }
+
+    /// The tasks of a thread's own share, then what is left of the others'.
+    fn take_part(&self, thread: usize, job: Job) {
+        let threads = self.next.len();
         let done = catch_unwind(AssertUnwindSafe(|| {
-            loop {
-                let task = self.next.fetch_add(1, Ordering::Relaxed);
-                if task >= job.tasks {
-                    break;
+            for share in (thread..threads).chain(0..thread) {
+                let end = self.share(share, job.tasks).end;
+                loop {
+                    let task = self.next[share].0.fetch_add(1, Ordering::Relaxed);
+                    if task >= end {
+                        break;
+                    }
+                    (job.run)(task);
                 }
-                (job.run)(task);
             }
         }));
         if let Err(panic) = done {
             // The others need not go on.
-            self.next.store(job.tasks, Ordering::Relaxed);
+            self.next.iter().for_each(|next| next.0.store(job.tasks, Ordering::Relaxed));
             *lock(&self.panic) = Some(panic);
         }
     }
+}
+
+/// Let time go by, the `spins`-th time in a row. Who has waited for longer than another thread takes to react may be what keeps it from running,
+/// where other programs have the rest of the processor.
+fn breathe(spins: u32) {
+    if spins > 1024 && spins.is_multiple_of(64) { thread::yield_now() } else { std::hint::spin_loop() }
 }
 
 /// What a panic has left behind is as good as before it: every section sets everything anew.

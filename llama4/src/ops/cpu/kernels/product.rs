@@ -1,9 +1,11 @@
 //! `y = x W[g]ᵀ` for groups of rows, each with a weight of its own: every product of the model.
 
 use std::cell::{Cell, RefCell};
+use std::mem::MaybeUninit;
 use std::ops::{Range, RangeInclusive};
 
 use super::activations::Activations;
+use super::foresight::{Coming, Foresight};
 use super::level::Level;
 use super::matrix::Matrix;
 use super::panel::Panel;
@@ -27,6 +29,9 @@ const PANELS_PER_TASK: usize = 16;
 /// Tiles from which on a panel is a task of its own: fetching it is little beside the products.
 const MANY_TILES: usize = 16;
 
+/// Rows of activations up to which a product reads weights for longer than it multiplies them.
+const FEW_ENOUGH: usize = 32;
+
 /// Most rows of activations for which weight rows are multiplied as they are; for more of them, panels pay.
 fn few(level: Level, form: Form) -> usize {
     match (level, form) {
@@ -42,6 +47,7 @@ fn few(level: Level, form: Form) -> usize {
 struct Kept {
     activations: Activations,
     tiles: Tiles,
+    foresight: Foresight,
 }
 
 thread_local! {
@@ -73,7 +79,7 @@ enum Task {
     Panels { rows: Range<usize>, tiles: Range<usize> },
 }
 
-/// `y [rows, out]` for `x [rows, in]` and `weights [groups * out, in]`; `counts` rows of each group.
+/// `y [rows, out]` of `x [rows, in]` and `weights [groups * out, in]`; `counts` rows of each group.
 ///
 /// Quantised weights are multiplied with activations that are quantised to 8 bits, in blocks of 32 as the weights are.
 ///
@@ -85,17 +91,34 @@ pub(in crate::ops::cpu) fn product(
     x: &[f32],
     weights: &Matrix,
     counts: &[usize],
-    y: &mut [f32],
-) {
+) -> Vec<f32> {
     let input = weights.columns();
     let output = weights.rows() / counts.len();
     let rows: usize = counts.iter().sum();
     assert_eq!(weights.rows(), output * counts.len(), "one weight a group");
-    assert_eq!((x.len(), y.len()), (rows * input, rows * output), "rows of each group");
-    KEPT.with_borrow_mut(|kept| run(pool, level, x, weights, counts, y, kept));
+    assert_eq!(x.len(), rows * input, "rows of each group");
+    // Zeros in front would be written by one thread while the others wait.
+    let mut y = Vec::with_capacity(rows * output);
+    let room = &mut y.spare_capacity_mut()[..rows * output];
+    if cfg!(test) {
+        room.fill(MaybeUninit::new(f32::NAN));
+    }
+    KEPT.with_borrow_mut(|kept| run(pool, level, x, weights, counts, room, kept));
+    // SAFETY: there is room for as many. Every group with rows has its whole output cut into tasks, all of which have run, and each writes
+    // its columns in all rows of the group.
+    unsafe { y.set_len(rows * output) };
+    y
 }
 
-fn run(pool: &Pool, level: Level, x: &[f32], weights: &Matrix, counts: &[usize], y: &mut [f32], kept: &mut Kept) {
+fn run(
+    pool: &Pool,
+    level: Level,
+    x: &[f32],
+    weights: &Matrix,
+    counts: &[usize],
+    y: &mut [MaybeUninit<f32>],
+    kept: &mut Kept,
+) {
     let (input, output) = (weights.columns(), weights.rows() / counts.len());
     let packing = weights.packing();
     let quantized = packing.is_some_and(Packing::has_scales) && !EXACT.get();
@@ -144,15 +167,19 @@ fn run(pool: &Pool, level: Level, x: &[f32], weights: &Matrix, counts: &[usize],
         kept.tiles.fill(pool, level, form, x, input, &tiles);
     }
 
+    // Long products leave nothing of what was asked for in front of them.
+    let coming = if x.len() / input <= FEW_ENOUGH { kept.foresight.next(weights, counts) } else { Coming::default() };
     let (activations, tile_values) = (&kept.activations, &kept.tiles);
     let y = Share::new(y);
-    pool.run(tasks.len(), |task| match &tasks[task] {
+    pool.run_before(coming, tasks.len(), |task| match &tasks[task] {
         Task::Dots { group, rows } => {
             let weight = weights.band(rows.clone());
             let first = rows.start - group * output;
             let Range { start, end } = groups[*group];
             // SAFETY: rows of a weight are one task's, and so are their columns of `y`.
-            let put = |at: usize, row: usize, value| unsafe { y.set(row * output + first + at, value) };
+            let put = |at: usize, row: usize, value| unsafe {
+                y.set(row * output + first + at, MaybeUninit::new(value));
+            };
             for some in (start..end).step_by(dot::MOST) {
                 let count = (end - some).min(dot::MOST);
                 if quantized {
@@ -175,7 +202,7 @@ fn run(pool: &Pool, level: Level, x: &[f32], weights: &Matrix, counts: &[usize],
                     for (row, sums) in tile.clone().zip(sums) {
                         // SAFETY: as above.
                         let y = unsafe { y.part(row * output + first, weight.rows()) };
-                        y.copy_from_slice(&sums[..weight.rows()]);
+                        y.iter_mut().zip(sums).for_each(|(y, sum)| _ = y.write(*sum));
                     }
                 };
                 if form == Form::Floats {
@@ -279,8 +306,7 @@ mod tests {
                     let rows: usize = counts.iter().sum();
                     let x = numbers(rows * columns, 2);
                     for level in Level::available() {
-                        let mut y = vec![f32::NAN; rows * output];
-                        product(pool, level, &x, &matrix, &counts, &mut y);
+                        let y = product(pool, level, &x, &matrix, &counts);
                         check(
                             &x,
                             &matrix,
@@ -324,8 +350,7 @@ mod tests {
                 .collect();
             let x = numbers(counts.iter().sum::<usize>() * 96, 2);
             for level in Level::available() {
-                let mut y = vec![f32::NAN; counts.iter().sum::<usize>() * 37];
-                with_exact_activations(|| product(Pool::global(), level, &x, &weight.matrix(), &counts, &mut y));
+                let y = with_exact_activations(|| product(Pool::global(), level, &x, &weight.matrix(), &counts));
                 check(&x, &Matrix::floats(&floats, 96), &counts, &y, &format!("{level}, {packing}, {counts:?}"));
             }
         }
@@ -339,8 +364,7 @@ mod tests {
                 [1, 3, 9].into_iter().flat_map(|count| Level::available().into_iter().map(move |l| (count, l)))
             {
                 let x = numbers(count * columns, 2);
-                let mut y = vec![f32::NAN; count * 21];
-                product(Pool::global(), level, &x, &weight.matrix(), &[count], &mut y);
+                let y = product(Pool::global(), level, &x, &weight.matrix(), &[count]);
                 check(
                     &x,
                     &weight.matrix(),
@@ -366,8 +390,7 @@ mod tests {
             {
                 for count in [1, 2, 5, 9] {
                     let x = vec![sign * 127.0; count * columns];
-                    let mut y = vec![0.0; count * 20];
-                    product(Pool::global(), level, &x, &matrix, &[count], &mut y);
+                    let y = product(Pool::global(), level, &x, &matrix, &[count]);
                     let value = if packing == Packing::Q8 { -128.0 } else { 7.0 };
                     assert!(y.iter().all(|y| *y == sign * 127.0 * 64.0 * value), "{level} {packing}: {}", y[0]);
                 }

@@ -155,7 +155,7 @@ pub(super) fn block_tile(
     match (level, form) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the processor has the level's instructions; the lengths were just checked.
-        (Level::Avx512, Form::Bytes { .. }) => unsafe { avx512::bytes_tile(panel, x, blocks, rows, sums) },
+        (Level::Avx512, Form::Bytes { .. }) => unsafe { avx512::bytes_tile(panel, x, blocks, rows, ahead, sums) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         (Level::Avx2, Form::Bytes { .. }) => unsafe { avx2::bytes_tile(panel, x, blocks, rows, ahead, sums) },

@@ -13,6 +13,19 @@ pub(super) fn transpose(
     to: &mut [u32],
     width: usize,
 ) {
+    transpose_flipped(level, from, stride, [rows, columns], 0, to, width);
+}
+
+/// As [`transpose`], with the bits of `flip` turned over in every word that comes from `from`.
+pub(super) fn transpose_flipped(
+    level: Level,
+    from: &[u32],
+    stride: usize,
+    [rows, columns]: [usize; 2],
+    flip: u32,
+    to: &mut [u32],
+    width: usize,
+) {
     assert!(rows <= width && columns <= stride, "rows that fit");
     assert!(rows == 0 || from.len() >= (rows - 1) * stride + columns, "whole rows");
     assert_eq!(to.len(), columns * width);
@@ -28,12 +41,12 @@ pub(super) fn transpose(
     #[cfg(target_arch = "x86_64")]
     if whole > 0 {
         // SAFETY: the level has AVX2; the lengths were just checked, and whole rows and columns are multiples of 8.
-        unsafe { avx2::transpose(from.as_ptr(), stride, [whole_rows, whole], to.as_mut_ptr(), width) };
+        unsafe { avx2::transpose(from.as_ptr(), stride, [whole_rows, whole], flip, to.as_mut_ptr(), width) };
     }
     for row in 0..width {
         let begin = if row < whole_rows { whole } else { 0 };
         for column in begin..columns {
-            to[column * width + row] = if row < rows { from[row * stride + column] } else { 0 };
+            to[column * width + row] = if row < rows { from[row * stride + column] ^ flip } else { 0 };
         }
     }
 }
@@ -41,8 +54,9 @@ pub(super) fn transpose(
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::{
-        _mm256_castpd_ps, _mm256_castps_pd, _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_storeu_ps,
-        _mm256_unpackhi_pd, _mm256_unpackhi_ps, _mm256_unpacklo_pd, _mm256_unpacklo_ps,
+        __m256, _mm256_castpd_ps, _mm256_castps_pd, _mm256_castsi256_ps, _mm256_loadu_ps, _mm256_permute2f128_ps,
+        _mm256_set1_epi32, _mm256_storeu_ps, _mm256_unpackhi_pd, _mm256_unpackhi_ps, _mm256_unpacklo_pd,
+        _mm256_unpacklo_ps, _mm256_xor_ps,
     };
 
     /// # Safety
@@ -53,14 +67,16 @@ mod avx2 {
         from: *const u32,
         stride: usize,
         [rows, columns]: [usize; 2],
+        flip: u32,
         to: *mut u32,
         width: usize,
     ) {
+        let flip = _mm256_castsi256_ps(_mm256_set1_epi32(flip.cast_signed()));
         for row in (0..rows).step_by(8) {
             for column in (0..columns).step_by(8) {
                 // SAFETY: the caller's promise, as row + 8 <= rows and column + 8 <= columns.
                 unsafe {
-                    transpose_8x8(from.add(row * stride + column), stride, to.add(column * width + row), width);
+                    transpose_8x8(from.add(row * stride + column), stride, flip, to.add(column * width + row), width);
                 }
             }
         }
@@ -70,9 +86,9 @@ mod avx2 {
     /// The processor must have AVX2; eight rows of eight words, `stride` and `width` apart, can be read and written.
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn transpose_8x8(from: *const u32, stride: usize, to: *mut u32, width: usize) {
+    unsafe fn transpose_8x8(from: *const u32, stride: usize, flip: __m256, to: *mut u32, width: usize) {
         // SAFETY: the caller's promise.
-        let row = |row: usize| unsafe { _mm256_loadu_ps(from.add(row * stride).cast()) };
+        let row = |row: usize| unsafe { _mm256_xor_ps(_mm256_loadu_ps(from.add(row * stride).cast()), flip) };
         let pairs = |a, b| (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
         let (a0, a1) = pairs(row(0), row(1));
         let (a2, a3) = pairs(row(2), row(3));
@@ -108,11 +124,13 @@ mod tests {
             {
                 let stride = columns + 3;
                 let from: Vec<u32> = (1..=(rows * stride) as u32).collect();
-                let mut to = vec![u32::MAX; columns * width];
-                transpose(level, &from, stride, rows, columns, &mut to, width);
-                for (column, row) in (0..columns).flat_map(|column| (0..width).map(move |row| (column, row))) {
-                    let expected = if row < rows { from[row * stride + column] } else { 0 };
-                    assert_eq!(to[column * width + row], expected, "{level}: row {row}, column {column}");
+                for flip in [0, 0x8080_0001] {
+                    let mut to = vec![u32::MAX; columns * width];
+                    transpose_flipped(level, &from, stride, [rows, columns], flip, &mut to, width);
+                    for (column, row) in (0..columns).flat_map(|column| (0..width).map(move |row| (column, row))) {
+                        let expected = if row < rows { from[row * stride + column] ^ flip } else { 0 };
+                        assert_eq!(to[column * width + row], expected, "{level}: row {row}, column {column}");
+                    }
                 }
             }
         }

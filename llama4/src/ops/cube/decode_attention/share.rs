@@ -321,9 +321,8 @@ fn join_planes(
         let mut most = own[0];
         #[unroll]
         for p in 1..plan.planes {
-            let last = Line::<f32>::reinterpret(
-                joined[(comptime!(p * plan.group) + h) * stride + comptime!(plan.lines())],
-            );
+            let last =
+                Line::<f32>::reinterpret(joined[(comptime!(p * plan.group) + h) * stride + comptime!(plan.lines())]);
             most = max(most, last[0]);
         }
         let mut sum = Line::<f32>::empty(LINE).fill(0.0);

@@ -57,7 +57,6 @@ impl Plan {
     fn steps(self) -> usize {
         self.tile.columns / STEP / self.tile.split
     }
-
 }
 
 /// Whether the products of this module can be computed with weights like this one and activations of type `dtype`.
@@ -348,11 +347,7 @@ fn total(joined: &SharedMemory<f32>, row: usize, #[comptime] tile: Tile) -> f32 
 /// Whether the first weights of a plane can be found without the expert's number.
 #[cube]
 fn is_known(number: usize, part: usize, rows0: usize, #[comptime] plan: Plan) -> bool {
-    if comptime!(plan.kind == Kind::Gated) {
-        number * 8 < rows0
-    } else {
-        part < comptime!(plan.columns / STEP)
-    }
+    if comptime!(plan.kind == Kind::Gated) { number * 8 < rows0 } else { part < comptime!(plan.columns / STEP) }
 }
 
 /// Step `s` of tile `number` of a plane's, or of one behind it; where there is none, nothing.

@@ -2,8 +2,8 @@
 
 use cubecl::prelude::*;
 
-use super::tiles::{PLANE, Tile};
 use super::LINE;
+use super::tiles::{PLANE, Tile};
 
 /// Bring a row of `x`, whose vectors begin at `first`, or its norm to shared memory as [`Step`](super::tiles::Step) wants it: values 1 and 2
 /// of every four exchanged, behind them a line of zeros for each of a block's four, and the sums of its blocks.

@@ -1,10 +1,20 @@
 use std::arch::x86_64::{
-    __m512, __mmask16, _mm256_maskz_loadu_epi16, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
-    _mm512_fmadd_ps, _mm512_maskz_loadu_ps, _mm512_reduce_add_ps, _mm512_setzero_ps, _mm512_slli_epi32,
+    __m512, __mmask16, _MM_HINT_NTA, _MM_HINT_T0, _mm_prefetch, _mm256_maskz_loadu_epi16, _mm512_add_ps,
+    _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_maskz_loadu_ps,
+    _mm512_reduce_add_ps, _mm512_setzero_ps, _mm512_slli_epi32,
 };
 
-use super::{BF16, F16, F32, Matrix};
+use super::{BF16, F16, F32, MOST, Matrix};
 use crate::quant::Packing;
+
+/// Values of a vector.
+const LANES: usize = 16;
+
+/// Vectors that a turn of the loop takes.
+const TURN: usize = 4;
+
+/// Bytes from where weights are read to where they are asked for: the processor does not look far enough itself.
+const AHEAD: usize = 2048;
 
 /// # Safety
 /// The processor must have the instructions of [`Level::Avx512`](super::Level), and `x` `count` rows of the weight's width.
@@ -26,10 +36,10 @@ unsafe fn of_format<const FORMAT: u8>(weight: &Matrix, x: &[f32], count: usize, 
     // SAFETY: as above.
     unsafe {
         match count {
-            1 => of_count::<FORMAT, 4, 1>(weight, x, y),
-            2 => of_count::<FORMAT, 4, 2>(weight, x, y),
+            1 => of_count::<FORMAT, 1, 1>(weight, x, y),
+            2 => of_count::<FORMAT, 2, 2>(weight, x, y),
             3 => of_count::<FORMAT, 4, 3>(weight, x, y),
-            _ => of_count::<FORMAT, 4, 4>(weight, x, y),
+            _ => of_count::<FORMAT, 4, MOST>(weight, x, y),
         }
     }
 }
@@ -42,20 +52,22 @@ unsafe fn of_count<const FORMAT: u8, const ROWS: usize, const X: usize>(
     x: &[f32],
     y: &mut impl FnMut(usize, usize, f32),
 ) {
-    let mut row = 0;
-    while row < weight.rows() {
-        if row + ROWS <= weight.rows() {
-            // SAFETY: rows `row..row + ROWS` are there.
-            let sums = unsafe { rows::<FORMAT, ROWS, X>(weight, row, x) };
-            for (offset, sums) in sums.iter().enumerate() {
-                sums.iter().enumerate().for_each(|(index, &sum)| y(row + offset, index, sum));
+    let mut first = 0;
+    while first + ROWS <= weight.rows() {
+        // SAFETY: rows `first..first + ROWS` are there.
+        let sums = unsafe { rows::<FORMAT, ROWS, X>(weight, first, x) };
+        for row in 0..ROWS {
+            for index in 0..X {
+                y(first + row, index, sums[row][index]);
             }
-            row += ROWS;
-        } else {
-            // SAFETY: the row is there.
-            let [sums] = unsafe { rows::<FORMAT, 1, X>(weight, row, x) };
-            sums.iter().enumerate().for_each(|(index, &sum)| y(row, index, sum));
-            row += 1;
+        }
+        first += ROWS;
+    }
+    for row in first..weight.rows() {
+        // SAFETY: the row is there.
+        let [sums] = unsafe { rows::<FORMAT, 1, X>(weight, row, x) };
+        for index in 0..X {
+            y(row, index, sums[index]);
         }
     }
 }
@@ -71,22 +83,33 @@ unsafe fn rows<const FORMAT: u8, const ROWS: usize, const X: usize>(
 ) -> [[f32; X]; ROWS] {
     let (columns, stride) = (weight.columns(), weight.row_words());
     let words = weight.words()[first * stride..(first + ROWS) * stride].as_ptr();
-    let mut sums = [[_mm512_setzero_ps(); X]; ROWS];
-    let whole = columns / 16 * 16;
+    // A few products have as many sums as a turn has vectors, or they would wait for one another.
+    let apart = (TURN / (ROWS * X)).max(1);
+    let mut sums = [[[_mm512_setzero_ps(); X]; ROWS]; TURN];
     let mut at = 0;
-    while at < whole {
-        // SAFETY: 16 values from `at` on are within every row.
-        unsafe { step::<FORMAT, ROWS, X>(words, stride, x, columns, at, 0xffff, &mut sums) };
-        at += 16;
+    // Counted loops over registers, without iterators: the compiler must see every index to keep them out of memory.
+    while at + TURN * LANES <= columns {
+        for vector in 0..TURN {
+            let at = at + vector * LANES;
+            // SAFETY: sixteen values from `at` on are within the rows and the rows of `x`.
+            unsafe { step::<FORMAT, ROWS, X>(words, stride, x, columns, at, 0xffff, &mut sums[vector % apart]) };
+        }
+        at += TURN * LANES;
     }
-    if at < columns {
-        // SAFETY: the mask has just what is left of the row.
-        unsafe { step::<FORMAT, ROWS, X>(words, stride, x, columns, at, (1 << (columns - at)) - 1, &mut sums) };
+    while at < columns {
+        let mask = ((1_u32 << (columns - at).min(LANES)) - 1) as __mmask16;
+        // SAFETY: the mask has just what is left of the row and of the rows of `x`.
+        unsafe { step::<FORMAT, ROWS, X>(words, stride, x, columns, at, mask, &mut sums[0]) };
+        at += LANES;
     }
     let mut found = [[0.0; X]; ROWS];
     for row in 0..ROWS {
         for index in 0..X {
-            found[row][index] = _mm512_reduce_add_ps(sums[row][index]);
+            let mut whole = sums[0][row][index];
+            for other in 1..apart {
+                whole = _mm512_add_ps(whole, sums[other][row][index]);
+            }
+            found[row][index] = _mm512_reduce_add_ps(whole);
         }
     }
     found
@@ -106,18 +129,33 @@ unsafe fn step<const FORMAT: u8, const ROWS: usize, const X: usize>(
     sums: &mut [[__m512; X]; ROWS],
 ) {
     let mut xs = [_mm512_setzero_ps(); X];
-    // Counted loops over registers: the compiler must see every index to keep them out of memory.
     for index in 0..X {
         // SAFETY: within row `index` of `x`.
         xs[index] = unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr().add(index * columns + at)) };
     }
     for row in 0..ROWS {
-        // SAFETY: within row `row` of the weight.
-        let weight = unsafe { load::<FORMAT>(words.add(row * stride), at, mask) };
+        // SAFETY: within row `row` of the weight; asking for more harms nothing.
+        let weight = unsafe {
+            let words = words.add(row * stride);
+            if (at * size::<FORMAT>()).is_multiple_of(64) {
+                let here = words.cast::<u8>().wrapping_add(at * size::<FORMAT>());
+                match FORMAT {
+                    // Keys of attention are `f32`, too, and are read again for the next token.
+                    F32 => _mm_prefetch::<_MM_HINT_T0>(here.wrapping_add(AHEAD).cast()),
+                    _ => _mm_prefetch::<_MM_HINT_NTA>(here.wrapping_add(2 * AHEAD).cast()),
+                }
+            }
+            load::<FORMAT>(words, at, mask)
+        };
         for index in 0..X {
             sums[row][index] = _mm512_fmadd_ps(weight, xs[index], sums[row][index]);
         }
     }
+}
+
+/// Bytes of a value.
+const fn size<const FORMAT: u8>() -> usize {
+    if FORMAT == F32 { 4 } else { 2 }
 }
 
 /// Sixteen values of a row as floats, zero where the mask has no bit.

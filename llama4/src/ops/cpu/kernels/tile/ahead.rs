@@ -2,10 +2,10 @@
 #[derive(Debug, Clone, Copy, Default)]
 pub(in super::super) struct Ahead<'a>(&'a [u8]);
 
-/// What the processor fetches at once.
-const LINE: usize = 64;
-
 impl<'a> Ahead<'a> {
+    /// What the processor fetches at once.
+    pub(in super::super) const LINE: usize = 64;
+
     pub(in super::super) fn new(words: &'a [u32]) -> Self {
         Self(bytemuck::cast_slice(words))
     }
@@ -18,22 +18,23 @@ impl<'a> Ahead<'a> {
     /// Ask for one of `steps` parts of it.
     #[inline(always)]
     pub(in super::super) fn ask(self, step: usize, steps: usize) {
-        let lines = self.0.len().div_ceil(LINE * steps);
+        let lines = self.0.len().div_ceil(Self::LINE * steps);
         for line in step * lines..(step + 1) * lines {
-            if let Some(byte) = self.0.get(line * LINE) {
-                fetch(byte);
+            if let Some(byte) = self.0.get(line * Self::LINE) {
+                Self::fetch(byte);
             }
         }
     }
-}
 
-#[inline(always)]
-fn fetch(byte: &u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 processor has the instruction, which changes nothing.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(std::ptr::from_ref(byte).cast());
+    /// Ask for the line that a byte is on, which need not be there.
+    #[inline(always)]
+    pub(in super::super) fn fetch(byte: *const u8) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: every x86-64 processor has the instruction, which changes nothing and does not fail wherever it points.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(byte.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = byte;
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = byte;
 }

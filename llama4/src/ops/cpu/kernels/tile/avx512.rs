@@ -3,7 +3,7 @@ use std::arch::x86_64::{
     _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
 };
 
-use super::{BlockPanel, BlockTile, Sums};
+use super::{Ahead, BlockPanel, BlockTile, Sums};
 use crate::quant::BLOCK;
 
 /// Words of a block.
@@ -13,16 +13,23 @@ const WIDTH: usize = 32;
 
 /// # Safety
 /// The processor must have AVX-512 with VNNI; panel and tile have `blocks` whole blocks, the tile `1..=6` rows.
-pub(super) unsafe fn bytes_tile(panel: BlockPanel, x: BlockTile, blocks: usize, rows: usize, sums: &mut Sums) {
+pub(super) unsafe fn bytes_tile(
+    panel: BlockPanel,
+    x: BlockTile,
+    blocks: usize,
+    rows: usize,
+    ahead: Ahead,
+    sums: &mut Sums,
+) {
     // SAFETY: as above.
     unsafe {
         match rows {
-            1 => of_rows::<1>(panel, x, blocks, sums),
-            2 => of_rows::<2>(panel, x, blocks, sums),
-            3 => of_rows::<3>(panel, x, blocks, sums),
-            4 => of_rows::<4>(panel, x, blocks, sums),
-            5 => of_rows::<5>(panel, x, blocks, sums),
-            _ => of_rows::<6>(panel, x, blocks, sums),
+            1 => of_rows::<1>(panel, x, blocks, ahead, sums),
+            2 => of_rows::<2>(panel, x, blocks, ahead, sums),
+            3 => of_rows::<3>(panel, x, blocks, ahead, sums),
+            4 => of_rows::<4>(panel, x, blocks, ahead, sums),
+            5 => of_rows::<5>(panel, x, blocks, ahead, sums),
+            _ => of_rows::<6>(panel, x, blocks, ahead, sums),
         }
     }
 }
@@ -30,9 +37,10 @@ pub(super) unsafe fn bytes_tile(panel: BlockPanel, x: BlockTile, blocks: usize, 
 /// # Safety
 /// As [`bytes_tile`], of `ROWS` rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn of_rows<const ROWS: usize>(panel: BlockPanel, x: BlockTile, blocks: usize, sums: &mut Sums) {
+unsafe fn of_rows<const ROWS: usize>(panel: BlockPanel, x: BlockTile, blocks: usize, ahead: Ahead, sums: &mut Sums) {
     let mut found = [[_mm512_setzero_ps(); 2]; ROWS];
     for block in 0..blocks {
+        ahead.ask(block, blocks);
         // SAFETY: words, starts and scales of this block are there.
         unsafe {
             let weight = panel.words.as_ptr().add(block * WORDS * WIDTH);
