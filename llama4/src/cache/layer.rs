@@ -17,9 +17,16 @@ pub struct LayerCache<B: Backend> {
 }
 
 impl<B: Backend> LayerCache<B> {
-    pub(super) fn new(shape: [usize; 4], chunk: Option<usize>, dtype: FloatDType, device: &B::Device) -> Self {
+    /// `nothing` is any small tensor.
+    pub(super) fn new(
+        shape: [usize; 4],
+        chunk: Option<usize>,
+        dtype: FloatDType,
+        nothing: Tensor<B, 4>,
+        device: &B::Device,
+    ) -> Self {
         let zeros = || Tensor::<B, 4>::zeros(shape, device).cast(dtype);
-        Self { keys: zeros(), values: zeros(), chunk, nothing: Tensor::zeros([1; 4], device) }
+        Self { keys: zeros(), values: zeros(), chunk, nothing }
     }
 
     /// Positions in a chunk; `None` where the layer sees everything.

@@ -12,7 +12,7 @@ pub use layer::LayerCache;
 pub use span::{Piece, Pieces, Span};
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, FloatDType};
+use burn::tensor::{DType, FloatDType, Tensor};
 
 use crate::Llama4Config;
 use crate::error::CacheError;
@@ -33,11 +33,19 @@ impl<B: Backend> KvCache<B> {
     /// `dtype` is that of the model's activations. Chunked layers allocate `min(chunk, capacity)` slots a row, the others `capacity`.
     pub fn new(config: &Llama4Config, rows: usize, capacity: usize, dtype: DType, device: &B::Device) -> Self {
         let dtype: FloatDType = dtype.into();
+        // One for all layers: a device looks through the tensors that it holds for each new one.
+        let nothing = Tensor::zeros([1; 4], device);
         let layers = (0..config.num_hidden_layers)
             .map(|layer| {
                 let chunk = config.chunk_size(layer);
                 let slots = chunk.map_or(capacity, |chunk| chunk.min(capacity));
-                LayerCache::new([rows, config.num_key_value_heads, slots, config.head_dim], chunk, dtype, device)
+                LayerCache::new(
+                    [rows, config.num_key_value_heads, slots, config.head_dim],
+                    chunk,
+                    dtype,
+                    nothing.clone(),
+                    device,
+                )
             })
             .collect();
         let chunk = (0..config.num_hidden_layers).find_map(|layer| config.chunk_size(layer));
