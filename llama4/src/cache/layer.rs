@@ -97,7 +97,7 @@ impl<B: Backend> LayerCache<B> {
             let place = |new: &Tensor<B, 3>| group.tokens(new).swap_dims(1, 2);
             for (cache, new) in [(&mut self.keys, keys), (&mut self.values, values)] {
                 let old = std::mem::replace(cache, self.nothing.clone());
-                *cache = old.slice_assign(ranges.clone(), place(new));
+                *cache = old.slice_assign(ranges, place(new));
             }
         }
     }

@@ -27,7 +27,7 @@ pub(super) fn over_cube(
     let mut sum = 0.0_f32;
     if comptime!(planes) {
         let of_plane = plane_sum(value);
-        if unit % PLANE == 0 {
+        if unit.is_multiple_of(PLANE) {
             parts[unit / PLANE] = of_plane;
         }
         sync_cube();

@@ -167,6 +167,7 @@ fn unpack_kernel<B: Backend>() -> Option<&'static str> {
 
 /// The kernels of a backend that has one for everything.
 fn whole_kernel<B: Backend>() -> Option<&'static str> {
+    let _ = std::marker::PhantomData::<B>;
     on_ndarray!(row_kernel::<B>())
 }
 

@@ -378,7 +378,7 @@ pub(super) fn join_shares(
         }
         let shrink = f32::exp(most - highest);
         most = highest;
-        sum = sum * Line::empty(LINE).fill(shrink);
+        sum *= Line::empty(LINE).fill(shrink);
         total *= shrink;
         #[unroll]
         for i in 0..TOGETHER {

@@ -375,6 +375,7 @@ impl Accumulator {
     }
 
     /// Four values each of two rows, every other nibble of a word from bit `shift` on, times four of `x`: half of a line.
+    #[allow(clippy::too_many_arguments, reason = "of a kernel")]
     fn add<X: Float>(
         &mut self,
         upper: u32,
