@@ -346,3 +346,23 @@ pub(crate) fn enlarge<B: Backend>(words: &Tensor<B, 2, Int>) {
     #[cfg(not(feature = "ndarray"))]
     let _ = words;
 }
+
+#[cfg(all(test, feature = "ndarray"))]
+mod tests {
+    use burn_ndarray::NdArray;
+
+    use super::{PLAIN, active_kernels, rounds_activations, with_plain_definitions};
+
+    fn all_plain() -> bool {
+        active_kernels::<NdArray>().iter().all(|active| active.implementation == PLAIN)
+    }
+
+    #[test]
+    fn plain_definitions_run_without_kernels_and_no_longer_than_asked() {
+        assert!(!all_plain() && rounds_activations::<NdArray>());
+        assert!(with_plain_definitions(|| with_plain_definitions(all_plain) && all_plain()));
+        assert!(!with_plain_definitions(rounds_activations::<NdArray>));
+        let panicked = std::panic::catch_unwind(|| with_plain_definitions(|| panic!("on purpose")));
+        assert!(panicked.is_err() && !all_plain());
+    }
+}
