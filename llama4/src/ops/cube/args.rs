@@ -1,8 +1,13 @@
 //! Tensors that kernels write, and tensors as their arguments: arrays, which cost less to pass than tensors with shapes and strides.
 
+use std::any::TypeId;
+use std::cell::RefCell;
+use std::collections::HashSet;
+
 use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
+use cubecl::device::{Device, DeviceId};
 use cubecl::prelude::*;
 
 /// The values of a contiguous tensor, in vectors of `line`.
@@ -22,10 +27,16 @@ pub(super) fn words<R: CubeRuntime>(tensor: &CubeTensor<R>, line: usize) -> Arra
 /// Bytes that memory of results is a multiple of, and that it is larger than what it is needed for.
 const APART: usize = 512;
 
+/// Most bytes of a result that has memory of its own.
+const OWN: usize = 1 << 20;
+
 /// Memory for results, with anything in it.
 ///
 /// It is larger than its tensor. Weights have memory of exactly their size, and CubeCL looks for new memory among all of that size first, one after the
 /// other: a result as large as the weight of a norm would be looked for among those of all layers.
+///
+/// A decoded token has small results by the hundred. Of a pool, CubeCL goes through a page for each of them; persistent memory is found by its
+/// size. Powers of two keep sizes few, since such memory is not given back.
 pub(super) fn empty<R: CubeRuntime>(
     client: ComputeClient<R>,
     device: R::Device,
@@ -33,7 +44,21 @@ pub(super) fn empty<R: CubeRuntime>(
     dtype: DType,
 ) -> CubeTensor<R> {
     let needed = shape.num_elements() * dtype.size();
-    let size = needed.next_multiple_of(APART) + APART;
-    let handle = client.empty(size).offset_end((size - needed) as u64);
+    let own = needed <= OWN;
+    let size = APART + if own { needed.next_power_of_two().max(APART) } else { needed.next_multiple_of(APART) };
+    let handle = match own && is_first(TypeId::of::<R>(), device.to_id(), size) {
+        // Where there is persistent memory of a size, all that is asked for of that size is.
+        true => client.memory_persistent_allocation((), |()| client.empty(size)),
+        false => client.empty(size),
+    };
+    let handle = handle.offset_end((size - needed) as u64);
     CubeTensor::new_contiguous(client, device, shape, handle, dtype)
+}
+
+/// Whether this thread, which has memory of its own on a device, asks for memory of this size for the first time.
+fn is_first(runtime: TypeId, device: DeviceId, size: usize) -> bool {
+    thread_local! {
+        static KNOWN: RefCell<HashSet<(TypeId, DeviceId, usize)>> = RefCell::default();
+    }
+    KNOWN.with_borrow_mut(|known| known.insert((runtime, device, size)))
 }
