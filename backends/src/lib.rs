@@ -4,6 +4,7 @@
 //! What computes is a [`Task`], generic over the backend, and is compiled once for each backend of the build.
 
 mod adapter;
+mod allocator;
 mod args;
 mod kind;
 mod precision;
