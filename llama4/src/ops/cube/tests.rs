@@ -193,10 +193,22 @@ impl<R: CubeRuntime> Bench<R> {
         }
     }
 
+    /// Widths so small that a cube has one tile, and such that it has several.
     fn fused_products_agree(&self, packing: Packing, dtype: DType) {
+        for [columns, width, inner, experts] in [[768, 256, 256, 4], [1024, 2128, 16_384, 2]] {
+            self.fused_products_of_widths_agree(packing, dtype, [columns, width, inner, experts]);
+        }
+    }
+
+    fn fused_products_of_widths_agree(
+        &self,
+        packing: Packing,
+        dtype: DType,
+        [columns, width, inner, experts]: [usize; 4],
+    ) {
         // The residual stream of `f16` activations is `f32`.
         let stream = if dtype == DType::F16 { DType::F32 } else { dtype };
-        let (columns, width, experts, bound) = (768, 256, 4, 1.5 * bound(dtype));
+        let bound = 1.5 * bound(dtype);
         let (x, weight) = (values(columns, stream, 3), values(columns, dtype, 4));
         let norm = Norm { weight: &self.put(&weight, [columns], dtype), epsilon: EPSILON };
         let stream_x = self.put(&x, [1, columns], stream);
@@ -233,16 +245,16 @@ impl<R: CubeRuntime> Bench<R> {
         expected.extend((0..width).map(|at| swiglu(&(score * of_expert[at]), &(score * of_expert[width + at]))));
         assert_close("norm, gate and up", &self.get(&y), &expected, 2.0 * bound);
 
-        let (act, residual) = (values(2 * width, dtype, 12), values(64, stream, 13));
-        let (shared, routed) = (self.packed(packing, 64, width, 14), self.packed(packing, experts * 64, width, 15));
+        let (act, residual) = (values(2 * inner, dtype, 12), values(64, stream, 13));
+        let (shared, routed) = (self.packed(packing, 64, inner, 14), self.packed(packing, experts * 64, inner, 15));
         let chosen = Chosen { experts: &routed.0, logits: &logits };
         let stream_residual = self.put(&residual, [1, 64], stream);
-        let y = down(&self.put(&act, [1, 2 * width], dtype), &shared.0, Some(&chosen), &stream_residual);
-        let of_expert = product(&routed.1[best * 64 * width..(best + 1) * 64 * width], &act[width..]);
-        let of_shared = product(&shared.1, &act[..width]);
+        let y = down(&self.put(&act, [1, 2 * inner], dtype), &shared.0, Some(&chosen), &stream_residual);
+        let of_expert = product(&routed.1[best * 64 * inner..(best + 1) * 64 * inner], &act[inner..]);
+        let of_shared = product(&shared.1, &act[..inner]);
         let expected: Vec<f64> = (0..64).map(|at| residual[at] + of_shared[at] + of_expert[at]).collect();
         assert_close("down and residual", &self.get(&y.expect("like the rows")), &expected, bound);
-        let y = down(&self.put(&act[..width], [1, width], dtype), &shared.0, None, &stream_residual);
+        let y = down(&self.put(&act[..inner], [1, inner], dtype), &shared.0, None, &stream_residual);
         let expected: Vec<f64> = (0..64).map(|at| residual[at] + of_shared[at]).collect();
         assert_close("output and residual", &self.get(&y.expect("like the rows")), &expected, bound);
     }

@@ -269,7 +269,7 @@ fn run(level: Level, x: &[f32], stored: &Stored, task: &Task, room: &mut Room) {
                 for some in (0..tile.len()).step_by(dot::MOST) {
                     let count = dot::MOST.min(tile.len() - some);
                     let x = &queries[(tile.start + some) * head_dim..][..count * head_dim];
-                    dot::dots(level, &rows, x, |key, row, sum| {
+                    dot::dots(level, &rows, x, true, |key, row, sum| {
                         scores[(some + row) * stride + key] = sum;
                         if some + row == 0 {
                             // The key's value is read next.

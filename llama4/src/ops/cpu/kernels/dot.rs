@@ -4,6 +4,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod bf16;
 
 use super::half::f16_to_f32;
 use super::lanes::{LANES, fold};
@@ -23,19 +25,24 @@ const BF16: u8 = 1;
 const F16: u8 = 2;
 
 /// `y(row of the weight, row of x)` for all rows of `weight` and the `1..=MOST` rows of `x`.
-pub(super) fn dots(level: Level, weight: &Matrix, x: &[f32], mut y: impl FnMut(usize, usize, f32)) {
+///
+/// Unless they have to be `exact`, activations are rounded to what the weight's values are where the processor multiplies two of those.
+pub(super) fn dots(level: Level, weight: &Matrix, x: &[f32], exact: bool, mut y: impl FnMut(usize, usize, f32)) {
     let columns = weight.columns();
     let count = x.len() / columns;
     assert!((1..=MOST).contains(&count) && x.len() == count * columns, "a few whole rows");
     let blocks = weight.packing().is_some_and(Packing::has_scales);
     #[cfg(target_arch = "x86_64")]
     match level {
+        // SAFETY: the processor has the instructions; the rest as below.
+        _ if !exact && rounds(level, weight.packing()) => return unsafe { bf16::dots(weight, x, count, &mut y) },
         // SAFETY: the processor has the level's instructions; `x` has `count` rows as wide as the weight's.
         Level::Avx512 if !blocks => return unsafe { avx512::dots(weight, x, count, &mut y) },
         // SAFETY: as above.
         Level::Avx2 if !blocks => return unsafe { avx2::dots(weight, x, count, &mut y) },
         _ => {}
     }
+    let _ = exact;
     let stride = weight.row_words();
     let mut values = vec![0.0; if blocks { columns } else { 0 }];
     for row in 0..weight.rows() {
@@ -55,6 +62,16 @@ pub(super) fn dots(level: Level, weight: &Matrix, x: &[f32], mut y: impl FnMut(u
             y(row, index, sum);
         }
     }
+}
+
+/// Whether activations are rounded to `bf16` for weights of this packing.
+pub(super) fn rounds(level: Level, packing: Option<Packing>) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::Avx512 && packing == Some(Packing::Bf16) {
+        return bf16::is_available();
+    }
+    let _ = (level, packing);
+    false
 }
 
 /// Sum of `value(a) · b`, in many running sums, which the compiler turns into vectors of the level.

@@ -81,7 +81,8 @@ enum Task {
 
 /// `y [rows, out]` of `x [rows, in]` and `weights [groups * out, in]`; `counts` rows of each group.
 ///
-/// Quantised weights are multiplied with activations that are quantised to 8 bits, in blocks of 32 as the weights are.
+/// Quantised weights are multiplied with activations that are quantised to 8 bits, in blocks of 32 as the weights are; weights in `bf16` with few
+/// rows of activations that are rounded to `bf16`, where the processor has products of those.
 ///
 /// # Panics
 /// If lengths do not belong together.
@@ -121,7 +122,8 @@ fn run(
 ) {
     let (input, output) = (weights.columns(), weights.rows() / counts.len());
     let packing = weights.packing();
-    let quantized = packing.is_some_and(Packing::has_scales) && !EXACT.get();
+    let exact = EXACT.get();
+    let quantized = packing.is_some_and(Packing::has_scales) && !exact;
     let form = if quantized { Form::of(level, packing) } else { Form::Floats };
     let (few, width) = (few(level, form), width(level));
 
@@ -186,7 +188,7 @@ fn run(
                     block_dot::dots(level, &weight, activations, some, count, |at, row, sum| put(at, some + row, sum));
                 } else {
                     let x = &x[some * input..(some + count) * input];
-                    dot::dots(level, &weight, x, |at, row, sum| put(at, some + row, sum));
+                    dot::dots(level, &weight, x, exact, |at, row, sum| put(at, some + row, sum));
                 }
             }
         }
@@ -280,10 +282,14 @@ mod tests {
     const PACKINGS: [Option<Packing>; 5] =
         [None, Some(Packing::Bf16), Some(Packing::F16), Some(Packing::Q8), Some(Packing::Q4)];
 
-    /// What half a step of each activation can change, where they are quantised.
-    fn bound(packing: Option<Packing>, x: &[f32], weight: &[f32]) -> f64 {
+    /// What half a step of each activation can change, where they are rounded.
+    fn bound(level: Level, packing: Option<Packing>, x: &[f32], weight: &[f32]) -> f64 {
         let size = |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from((a * b).abs())).sum() };
         let rounding = 2e-6 * (1.0 + size(x, weight));
+        if dot::rounds(level, packing) {
+            // Of eight bits.
+            return rounding + size(x, weight) / 512.0;
+        }
         if !packing.is_some_and(Packing::has_scales) {
             return rounding;
         }
@@ -307,20 +313,15 @@ mod tests {
                     let x = numbers(rows * columns, 2);
                     for level in Level::available() {
                         let y = product(pool, level, &x, &matrix, &counts);
-                        check(
-                            &x,
-                            &matrix,
-                            &counts,
-                            &y,
-                            &format!("{level}, {packing:?}, {columns} x {output}, {counts:?}"),
-                        );
+                        let what = format!("{packing:?}, {columns} x {output}, {counts:?}");
+                        check(level, &x, &matrix, &counts, &y, &what);
                     }
                 }
             }
         }
     }
 
-    fn check(x: &[f32], matrix: &Matrix, counts: &[usize], y: &[f32], what: &str) {
+    fn check(level: Level, x: &[f32], matrix: &Matrix, counts: &[usize], y: &[f32], what: &str) {
         let (columns, output) = (matrix.columns(), matrix.rows() / counts.len());
         let groups = counts.iter().enumerate().flat_map(|(group, &count)| std::iter::repeat_n(group, count));
         let mut values = vec![0.0; columns];
@@ -329,17 +330,16 @@ mod tests {
                 matrix.unpack(group * output + column, &mut values);
                 let expected: f64 = values.iter().zip(x).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
                 let error = (f64::from(found) - expected).abs();
-                let bound = bound(matrix.packing(), x, &values);
-                assert!(error <= bound, "{what}: column {column} is {found} for {expected}, bound {bound:e}");
+                let bound = bound(level, matrix.packing(), x, &values);
+                assert!(error <= bound, "{level}, {what}: column {column} is {found} for {expected}, bound {bound:e}");
             }
         }
     }
 
     #[test]
     fn activations_are_not_rounded_where_that_is_asked_for() {
-        for (packing, counts) in
-            [Packing::Q8, Packing::Q4].into_iter().flat_map(|packing| [[2, 0], [3, 20]].map(|c| (packing, c)))
-        {
+        let packings = [Packing::Bf16, Packing::Q8, Packing::Q4];
+        for (packing, counts) in packings.into_iter().flat_map(|packing| [[2, 0], [3, 20]].map(|c| (packing, c))) {
             let weight = Weight::new(Some(packing), 2 * 37, 96);
             let floats: Vec<f32> = (0..74)
                 .flat_map(|row| {
@@ -351,7 +351,7 @@ mod tests {
             let x = numbers(counts.iter().sum::<usize>() * 96, 2);
             for level in Level::available() {
                 let y = with_exact_activations(|| product(Pool::global(), level, &x, &weight.matrix(), &counts));
-                check(&x, &Matrix::floats(&floats, 96), &counts, &y, &format!("{level}, {packing}, {counts:?}"));
+                check(level, &x, &Matrix::floats(&floats, 96), &counts, &y, &format!("{packing}, {counts:?}"));
             }
         }
     }
@@ -365,13 +365,8 @@ mod tests {
             {
                 let x = numbers(count * columns, 2);
                 let y = product(Pool::global(), level, &x, &weight.matrix(), &[count]);
-                check(
-                    &x,
-                    &weight.matrix(),
-                    &[count],
-                    &y,
-                    &format!("{level}, {packing:?}, {columns} wide, {count} rows"),
-                );
+                let what = format!("{packing:?}, {columns} wide, {count} rows");
+                check(level, &x, &weight.matrix(), &[count], &y, &what);
             }
         }
     }
