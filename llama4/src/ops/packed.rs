@@ -218,8 +218,13 @@ mod tests {
                 let expected = packed_grouped_linear_plain(x.clone(), &weight, &counts);
                 let found = packed_grouped_linear(x, &weight, &counts);
                 assert_eq!(found.dims(), [rows, 70]);
-                // Activations of blocks are rounded to 127 steps either way, of at most 0.1 here; weights are below 0.1.
-                let bound = if packing.has_scales() { 96.0 * 0.1 * 0.5 * 0.1 / 127.0 } else { 1e-6 };
+                // Activations are at most 0.1 here, and weights are below that. For blocks, activations are rounded to 127 steps either
+                // way, and for `bf16` to eight bits where a processor has products of those.
+                let bound = match packing {
+                    Packing::Q8 | Packing::Q4 => 96.0 * 0.1 * 0.5 * 0.1 / 127.0,
+                    Packing::Bf16 => 96.0 * 0.1 * 0.1 / 512.0,
+                    Packing::F16 => 1e-6,
+                };
                 for (found, expected) in host(found).into_iter().zip(host(expected)) {
                     assert!((found - expected).abs() < bound, "{packing}, {counts:?}: {found} for {expected}");
                 }
