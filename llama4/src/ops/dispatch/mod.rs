@@ -54,6 +54,8 @@ pub fn active_kernels<B: Backend>() -> Vec<ActiveKernels> {
 
 /// Whether products with weights in blocks (`q8`, `q4`) are computed with activations that are rounded to 8 bits in blocks of 32 first, as
 /// the CPU's kernels do: each product is then off by at most half a step of the activation, 1/254 of its block's largest, times the weight.
+/// Where the processor multiplies two `bf16` at once, few activations with weights in `bf16` are rounded to `bf16` too, and each product is off by at
+/// most 1/512 of itself.
 pub fn rounds_activations<B: Backend>() -> bool {
     whole_kernel::<B>().is_some()
 }
