@@ -33,16 +33,19 @@ pub(super) fn dots(level: Level, weight: &Matrix, x: &[f32], exact: bool, mut y:
     assert!((1..=MOST).contains(&count) && x.len() == count * columns, "a few whole rows");
     let blocks = weight.packing().is_some_and(Packing::has_scales);
     #[cfg(target_arch = "x86_64")]
+    if !exact && rounds(level, weight.packing()) {
+        // SAFETY: the processor has the instructions; `x` has `count` rows as wide as the weight's, whose values are `bf16`.
+        return unsafe { bf16::dots(weight, x, count, &mut y) };
+    }
+    let _ = exact;
+    #[cfg(target_arch = "x86_64")]
     match level {
-        // SAFETY: the processor has the instructions; the rest as below.
-        _ if !exact && rounds(level, weight.packing()) => return unsafe { bf16::dots(weight, x, count, &mut y) },
         // SAFETY: the processor has the level's instructions; `x` has `count` rows as wide as the weight's.
         Level::Avx512 if !blocks => return unsafe { avx512::dots(weight, x, count, &mut y) },
         // SAFETY: as above.
         Level::Avx2 if !blocks => return unsafe { avx2::dots(weight, x, count, &mut y) },
         _ => {}
     }
-    let _ = exact;
     let stride = weight.row_words();
     let mut values = vec![0.0; if blocks { columns } else { 0 }];
     for row in 0..weight.rows() {
