@@ -5,6 +5,7 @@ use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
 
 use super::bands::in_bands;
 use super::dispatch;
+use super::pick::select_words;
 use crate::quant::{BLOCK, PackedTensor, Packing};
 
 /// `y = x Wᵀ` with a packed weight.
@@ -67,8 +68,8 @@ pub fn packed_select<B: Backend>(weight: &PackedTensor<B>, ids: Tensor<B, 1, Int
 
 /// The definition of [`packed_select`] in burn's own operations.
 pub fn packed_select_plain<B: Backend>(weight: &PackedTensor<B>, ids: Tensor<B, 1, Int>) -> Tensor<B, 2> {
-    let scales = weight.scales().map(|scales| scales.select(0, ids.clone()));
-    unpack_plain(weight.packing(), weight.columns(), weight.words().select(0, ids), scales)
+    let scales = weight.scales().map(|scales| select_words(scales, ids.clone()));
+    unpack_plain(weight.packing(), weight.columns(), select_words(weight.words(), ids), scales)
 }
 
 /// Consecutive rows of a packed weight as floats of type `dtype`, `[rows, in]`.

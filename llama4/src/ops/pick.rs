@@ -19,6 +19,14 @@ pub fn select_rows<B: Backend, const D: usize>(x: Tensor<B, D>, ids: Tensor<B, 1
     }
 }
 
+/// [`select_rows`] of integers, the words of a packed weight.
+pub(super) fn select_words<B: Backend>(x: Tensor<B, 2, Int>, ids: Tensor<B, 1, Int>) -> Tensor<B, 2, Int> {
+    match dispatch::select_words(&x, &ids) {
+        Some(rows) => rows,
+        None => x.select(0, ids),
+    }
+}
+
 /// Some columns of each row: `y[r, c] = x[r, ids[r, c]]`. Never fused, as [`select_rows`].
 ///
 /// # Shapes

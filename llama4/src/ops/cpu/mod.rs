@@ -10,6 +10,7 @@ mod pointwise;
 mod product;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use burn_ndarray::{NdArrayTensor, SharedArray};
 
@@ -19,6 +20,7 @@ pub(super) use packed::{PackedRows, packed_product, unpack_rows};
 pub(super) use pages::enlarge;
 pub(super) use pointwise::{position_heads, rms_norm, select_rows, swiglu, swiglu_halves};
 pub(super) use product::product;
+pub(super) use token::{Experts, add_linear, normed_linears, normed_swiglu};
 
 /// A tensor of floats that a kernel fills.
 fn tensor(shape: Vec<usize>, fill: impl FnOnce(&mut [f32])) -> Option<NdArrayTensor> {

@@ -21,20 +21,19 @@ pub(in crate::ops) struct PackedRows {
 }
 
 impl PackedRows {
-    /// Run `f` on the rows. `None` if they are not contiguous words of 32 bits.
-    fn with<R>(&self, f: impl FnOnce(Matrix) -> Option<R>) -> Option<R> {
-        let NdArrayTensor::I32(words) = &self.words else { return None };
-        let words = words.view();
-        let words = bytemuck::cast_slice(words.as_slice()?);
-        match &self.scales {
-            None => f(Matrix::packed(self.packing, self.columns, words, &[])),
-            Some(NdArrayTensor::I32(scales)) => {
-                let scales = scales.view();
-                f(Matrix::packed(self.packing, self.columns, words, bytemuck::cast_slice(scales.as_slice()?)))
-            }
-            Some(_) => None,
-        }
+    /// The rows. `None` if they are not contiguous words of 32 bits.
+    pub(super) fn matrix(&self) -> Option<Matrix<'_>> {
+        let scales = match &self.scales {
+            None => &[][..],
+            Some(scales) => bytemuck::cast_slice(words(scales)?),
+        };
+        Some(Matrix::packed(self.packing, self.columns, words(&self.words)?, scales))
     }
+}
+
+fn words(tensor: &NdArrayTensor) -> Option<&[u32]> {
+    let NdArrayTensor::I32(storage) = tensor else { return None };
+    storage.view().to_slice().map(bytemuck::cast_slice)
 }
 
 /// `y = x W[g]ᵀ` for each group's rows of `x`.
@@ -46,26 +45,23 @@ pub(in crate::ops) fn packed_product(
     counts: &[usize],
 ) -> Option<NdArrayTensor> {
     floats!(x);
-    let rows = counts.iter().sum();
-    weights.with(|weights| {
-        let output = weights.rows() / counts.len();
-        let y = kernels::product(Pool::global(), Level::current(), x, &weights, counts);
-        Some(SharedArray::from_shape_vec(vec![rows, output], y).ok()?.into())
-    })
+    let (rows, weights) = (counts.iter().sum(), weights.matrix()?);
+    let output = weights.rows() / counts.len();
+    let y = kernels::product(Pool::global(), Level::current(), x, &weights, counts);
+    Some(SharedArray::from_shape_vec(vec![rows, output], y).ok()?.into())
 }
 
 /// Rows of a packed weight, in the order asked for. `None` if one is not there.
 pub(in crate::ops) fn unpack_rows(weight: &PackedRows, rows: Vec<usize>) -> Option<NdArrayTensor> {
-    weight.with(|weight| {
-        let columns = weight.columns();
-        if rows.iter().any(|row| *row >= weight.rows()) {
-            return None;
-        }
-        let mut values = vec![0.0_f32; rows.len() * columns];
-        let per_task = (VALUES_PER_TASK / columns).max(1);
-        values.par_chunks_mut(per_task * columns).zip(rows.par_chunks(per_task)).for_each(|(values, rows)| {
-            values.chunks_exact_mut(columns).zip(rows).for_each(|(values, &row)| weight.unpack(row, values));
-        });
-        Some(SharedArray::from_shape_vec(vec![rows.len(), columns], values).ok()?.into())
-    })
+    let weight = weight.matrix()?;
+    let columns = weight.columns();
+    if rows.iter().any(|row| *row >= weight.rows()) {
+        return None;
+    }
+    let mut values = vec![0.0_f32; rows.len() * columns];
+    let per_task = (VALUES_PER_TASK / columns).max(1);
+    values.par_chunks_mut(per_task * columns).zip(rows.par_chunks(per_task)).for_each(|(values, rows)| {
+        values.chunks_exact_mut(columns).zip(rows).for_each(|(values, &row)| weight.unpack(row, values));
+    });
+    Some(SharedArray::from_shape_vec(vec![rows.len(), columns], values).ok()?.into())
 }

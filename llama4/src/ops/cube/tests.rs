@@ -8,6 +8,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::PackedRows;
+use super::row_product::WITHOUT_CORES;
 use super::{
     Chosen, Heads, Norm, Places, Steps, Weights, argmax, decode_attention, down, gated, normed_rows, router_logits,
     row_product, thin_product,
@@ -34,7 +35,8 @@ macro_rules! on_runtime {
 
             #[test]
             fn products_of_a_token_agree() {
-                for &dtype in TYPES {
+                for (&dtype, without_cores) in TYPES.iter().flat_map(|dtype| [(dtype, false), (dtype, true)]) {
+                    WITHOUT_CORES.set(without_cores);
                     PACKINGS.into_iter().for_each(|packing| BENCH.fused_products_agree(packing, dtype));
                 }
             }
@@ -193,9 +195,10 @@ impl<R: CubeRuntime> Bench<R> {
         }
     }
 
-    /// Widths so small that a cube has one tile, and such that it has several.
+    /// Widths so small that a cube has one tile, and such that it has several; of `f32` such that two inputs have no room in a cube of some devices.
     fn fused_products_agree(&self, packing: Packing, dtype: DType) {
-        for [columns, width, inner, experts] in [[768, 256, 256, 4], [1024, 2128, 16_384, 2]] {
+        let large = if dtype == DType::F32 { 4096 } else { 16_384 };
+        for [columns, width, inner, experts] in [[768, 256, 256, 4], [1024, 2128, large, 2]] {
             self.fused_products_of_widths_agree(packing, dtype, [columns, width, inner, experts]);
         }
     }
@@ -219,7 +222,7 @@ impl<R: CubeRuntime> Bench<R> {
             self.packed(packing, 32, columns, 6),
             self.packed(packing, 48, columns, 7),
         );
-        let Some(parts) = normed_rows(&stream_x, &norm, &[&q.0, &k.0, &v.0]) else { return };
+        let parts = normed_rows(&stream_x, &norm, &[&q.0, &k.0, &v.0]).expect("whole steps");
         for (part, weight) in parts.iter().zip([q.1, k.1, v.1]) {
             assert_close("norm and rows", &self.get(part), &product(&weight, &x), bound);
         }

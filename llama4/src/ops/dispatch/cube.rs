@@ -4,7 +4,7 @@ use std::any::Any;
 use std::ops::Range;
 
 use burn::tensor::backend::Backend;
-use burn::tensor::ops::FloatTensorOps;
+use burn::tensor::ops::{FloatTensorOps, IntTensorOps};
 use burn::tensor::{DType, FloatDType, Int, Tensor};
 use burn_cubecl::{CubeBackend, CubeRuntime};
 #[cfg(feature = "cuda")]
@@ -245,6 +245,22 @@ fn select_rows_on<B: Backend, R: CubeRuntime, const D: usize>(
     }
     let ((x, door), (ids, _)) = (cube::strided::<B, R, D>(x)?, cube::int::<B, R, 1>(ids.clone())?);
     cube::wrap(&door, Unfused::<R>::float_select(x, 0, ids))
+}
+
+/// Under autodiff too, whose integers are the backend's own.
+pub(super) fn select_words<B: Backend>(x: &Tensor<B, 2, Int>, ids: &Tensor<B, 1, Int>) -> Option<Tensor<B, 2, Int>> {
+    on_runtimes!(select_words_on::<B>(x, ids))
+}
+
+fn select_words_on<B: Backend, R: CubeRuntime>(
+    x: &Tensor<B, 2, Int>,
+    ids: &Tensor<B, 1, Int>,
+) -> Option<Tensor<B, 2, Int>> {
+    if !cube::is_fused::<R, B::IntTensorPrimitive>() {
+        return None;
+    }
+    let ((x, door), (ids, _)) = (cube::int::<B, R, 2>(x.clone())?, cube::int::<B, R, 1>(ids.clone())?);
+    cube::wrap_int(&door, Unfused::<R>::int_select(x, 0, ids))
 }
 
 pub(super) fn gather_columns<B: Backend>(x: &Tensor<B, 2>, ids: &Tensor<B, 2, Int>) -> Option<Tensor<B, 2>> {

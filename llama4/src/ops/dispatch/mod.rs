@@ -174,13 +174,8 @@ fn whole_kernel<B: Backend>() -> Option<&'static str> {
 }
 
 fn token_kernel<B: Backend>() -> Option<&'static str> {
-    #[cfg(feature = "cube")]
-    return cube::token_kernel::<B>();
-    #[cfg(not(feature = "cube"))]
-    {
-        let _ = std::marker::PhantomData::<B>;
-        None
-    }
+    let _ = std::marker::PhantomData::<B>;
+    first!(token_kernel::<B>())
 }
 
 pub(super) fn linear<B: Backend>(x: &Tensor<B, 2>, weight: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
@@ -232,6 +227,10 @@ pub(super) fn select_rows<B: Backend, const D: usize>(
     ids: &Tensor<B, 1, Int>,
 ) -> Option<Tensor<B, D>> {
     first!(select_rows(x, ids))
+}
+
+pub(super) fn select_words<B: Backend>(x: &Tensor<B, 2, Int>, ids: &Tensor<B, 1, Int>) -> Option<Tensor<B, 2, Int>> {
+    on_cube!(select_words(x, ids))
 }
 
 pub(super) fn gather_columns<B: Backend>(x: &Tensor<B, 2>, ids: &Tensor<B, 2, Int>) -> Option<Tensor<B, 2>> {
@@ -295,8 +294,8 @@ pub(super) fn decode_attention<B: Backend>(
 }
 
 pub(super) fn fuses_tokens<B: Backend>(weight: &PackedTensor<B>, dtype: DType) -> bool {
-    let answer: Option<()> = on_cube!(fuses_tokens(weight, dtype));
-    answer.is_some()
+    let answer = || -> Option<()> { first!(fuses_tokens(weight, dtype)) };
+    answer().is_some()
 }
 
 pub(super) fn normed_linears<B: Backend>(
@@ -304,7 +303,7 @@ pub(super) fn normed_linears<B: Backend>(
     norm: &InputNorm<B>,
     weights: &[&PackedTensor<B>],
 ) -> Option<Vec<Tensor<B, 2>>> {
-    on_cube!(normed_linears(x, norm, weights))
+    first!(normed_linears(x, norm, weights))
 }
 
 pub(super) fn router_logits<B: Backend>(
@@ -321,7 +320,7 @@ pub(super) fn normed_swiglu<B: Backend>(
     gate_up: [&PackedTensor<B>; 2],
     chosen: Option<&OneExpert<'_, B>>,
 ) -> Option<Tensor<B, 2>> {
-    on_cube!(normed_swiglu(x, norm, gate_up, chosen))
+    first!(normed_swiglu(x, norm, gate_up, chosen))
 }
 
 pub(super) fn add_linear<B: Backend>(
@@ -330,7 +329,7 @@ pub(super) fn add_linear<B: Backend>(
     weight: &PackedTensor<B>,
     chosen: Option<&OneExpert<'_, B>>,
 ) -> Option<Tensor<B, 2>> {
-    on_cube!(add_linear(residual, x, weight, chosen))
+    first!(add_linear(residual, x, weight, chosen))
 }
 
 /// The tensor in memory that its clones share: what a backend takes from outside may be copied with every clone.

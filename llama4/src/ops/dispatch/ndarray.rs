@@ -4,12 +4,12 @@ use std::any::{Any, TypeId};
 use std::ops::Range;
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{FloatDType, Int, Tensor, TensorPrimitive};
+use burn::tensor::{DType, FloatDType, Int, Tensor, TensorPrimitive};
 use burn_ndarray::NdArrayTensor;
 
 use crate::cache::{LayerCache, Piece};
-use crate::ops::HeadSteps;
 use crate::ops::cpu::{self, PackedRows};
+use crate::ops::{HeadSteps, InputNorm, OneExpert};
 use crate::quant::PackedTensor;
 
 pub(super) fn row_kernel<B: Backend>() -> Option<&'static str> {
@@ -115,6 +115,56 @@ pub(super) fn fresh_attention<B: Backend>(
     let dims = keys.dims();
     let (keys, values) = (primitive(keys)?, primitive(values)?);
     wrap(cpu::fresh_attention((&primitive(queries)?, queries.dims()), &keys, &values, dims, pieces, scale)?)
+}
+
+pub(super) fn token_kernel<B: Backend>() -> Option<&'static str> {
+    row_kernel::<B>()
+}
+
+/// Whatever the packing is, its rows have a kernel.
+pub(super) fn fuses_tokens<B: Backend>(_weight: &PackedTensor<B>, dtype: DType) -> Option<()> {
+    (runs_on::<B>() && dtype == DType::F32).then_some(())
+}
+
+pub(super) fn normed_linears<B: Backend>(
+    x: &Tensor<B, 2>,
+    norm: &InputNorm<B>,
+    weights: &[&PackedTensor<B>],
+) -> Option<Vec<Tensor<B, 2>>> {
+    let weights: Vec<PackedRows> = weights.iter().map(|weight| packed(weight)).collect::<Option<_>>()?;
+    let ys = cpu::normed_linears(&primitive(x)?, (&primitive(&norm.weight)?, norm.epsilon), &weights)?;
+    ys.into_iter().map(wrap).collect()
+}
+
+pub(super) fn normed_swiglu<B: Backend>(
+    x: &Tensor<B, 2>,
+    norm: &InputNorm<B>,
+    [gate, up]: [&PackedTensor<B>; 2],
+    chosen: Option<&OneExpert<'_, B>>,
+) -> Option<Tensor<B, 2>> {
+    let norm = (&primitive(&norm.weight)?, norm.epsilon);
+    let experts = match chosen {
+        Some(chosen) => Some(experts(chosen)?),
+        None => None,
+    };
+    wrap(cpu::normed_swiglu(&primitive(x)?, norm, &packed(gate)?, &packed(up)?, experts.as_ref())?)
+}
+
+pub(super) fn add_linear<B: Backend>(
+    residual: &Tensor<B, 2>,
+    x: &Tensor<B, 2>,
+    weight: &PackedTensor<B>,
+    chosen: Option<&OneExpert<'_, B>>,
+) -> Option<Tensor<B, 2>> {
+    let experts = match chosen {
+        Some(chosen) => Some(experts(chosen)?),
+        None => None,
+    };
+    wrap(cpu::add_linear(&primitive(residual)?, &primitive(x)?, &packed(weight)?, experts.as_ref())?)
+}
+
+fn experts<B: Backend>(chosen: &OneExpert<'_, B>) -> Option<cpu::Experts> {
+    Some(cpu::Experts { rows: packed(chosen.experts)?, logits: primitive(chosen.logits)? })
 }
 
 /// The tensor in memory that its clones share.

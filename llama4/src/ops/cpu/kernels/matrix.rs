@@ -56,6 +56,11 @@ impl<'a> Matrix<'a> {
         self.packing.map_or(0, |packing| 2 * packing.scale_words(self.columns))
     }
 
+    /// Bytes of a row, scales and all.
+    pub(super) fn row_bytes(&self) -> usize {
+        4 * self.row_words() + 2 * self.row_scales()
+    }
+
     pub(super) fn words(&self) -> &'a [u32] {
         self.words
     }

@@ -18,8 +18,11 @@ mod pool;
 mod product;
 mod rounding;
 mod share;
+#[cfg(test)]
+mod testing;
 mod tile;
 mod tiles;
+mod token;
 mod transpose;
 
 pub(super) use attention::{Queries, Stored, attention};
@@ -29,6 +32,13 @@ pub(super) use pointwise::{Heads, heads, rms_norm, select_rows, swiglu};
 pub(super) use pool::Pool;
 pub(super) use product::product;
 pub(in crate::ops) use product::with_exact_activations;
+pub(super) use token::{Expert, Norm, add_products, normed_products, normed_swiglu};
+
+/// Whether products of many rows with weights of this packing round activations too, as those of few do.
+#[cfg(test)]
+pub(super) fn rounds_many(packing: crate::quant::Packing) -> bool {
+    tile::Form::of(Level::current(), Some(packing)) != tile::Form::Floats
+}
 
 /// Threads that share the work.
 fn threads() -> usize {

@@ -30,7 +30,7 @@ pub(in crate::ops::cpu) fn rms_norm(pool: &Pool, level: Level, x: &[f32], weight
 }
 
 at_levels! {
-    fn norm_rows(level: Level, x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32]) {
+    pub(super) fn norm_rows(level: Level, x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32]) {
         for (x, y) in x.chunks_exact(weight.len()).zip(y.chunks_exact_mut(weight.len())) {
             let factor = 1.0 / (mean_square(x) + epsilon).sqrt();
             for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
@@ -140,7 +140,7 @@ pub(in crate::ops::cpu) fn swiglu(
 }
 
 at_levels! {
-    fn swiglu_row(level: Level, gate: &[f32], up: &[f32], y: &mut [f32]) {
+    pub(super) fn swiglu_row(level: Level, gate: &[f32], up: &[f32], y: &mut [f32]) {
         for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
             *y = gate / (1.0 + exp(-gate)) * up;
         }

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::ops::{Range, RangeInclusive};
 
 use super::activations::Activations;
-use super::foresight::{Coming, Foresight};
+use super::foresight::{Coming, Foresight, Reading};
 use super::level::Level;
 use super::matrix::Matrix;
 use super::panel::Panel;
@@ -20,8 +20,13 @@ use crate::quant::Packing;
 /// ahead of a task's end is another thread's: tasks are as long as leaves enough of them.
 const BYTES_PER_TASK: RangeInclusive<usize> = 1 << 15..=1 << 20;
 
-/// Tasks of a weight and thread, so that one which was held up does not hold up all.
+/// Tasks of a product and thread, so that one which was held up does not hold up all.
 const TASKS_PER_THREAD: usize = 8;
+
+/// Bytes that a task reads of a product that reads so many.
+pub(super) fn bytes_per_task(bytes: usize, threads: usize) -> usize {
+    (bytes / (TASKS_PER_THREAD * threads)).clamp(*BYTES_PER_TASK.start(), *BYTES_PER_TASK.end())
+}
 
 /// Most panels of a task where rows are few: each asks for the next one's weights while it is multiplied.
 const PANELS_PER_TASK: usize = 16;
@@ -44,15 +49,15 @@ fn few(level: Level, form: Form) -> usize {
 
 /// What the calling thread keeps from one product to the next.
 #[derive(Debug, Default)]
-struct Kept {
+pub(super) struct Kept {
     activations: Activations,
     tiles: Tiles,
-    foresight: Foresight,
+    pub(super) foresight: Foresight,
 }
 
 thread_local! {
     static EXACT: Cell<bool> = const { Cell::new(false) };
-    static KEPT: RefCell<Kept> = RefCell::default();
+    pub(super) static KEPT: RefCell<Kept> = RefCell::default();
     static PANEL: RefCell<Panel> = RefCell::default();
 }
 
@@ -69,6 +74,11 @@ pub(in crate::ops) fn with_exact_activations<T>(work: impl FnOnce() -> T) -> T {
 
     let _before = Before(EXACT.replace(true));
     work()
+}
+
+/// Whether products on this thread are.
+pub(super) fn are_exact() -> bool {
+    EXACT.get()
 }
 
 /// One task of a product.
@@ -122,7 +132,7 @@ fn run(
 ) {
     let (input, output) = (weights.columns(), weights.rows() / counts.len());
     let packing = weights.packing();
-    let exact = EXACT.get();
+    let exact = are_exact();
     let quantized = packing.is_some_and(Packing::has_scales) && !exact;
     let form = if quantized { Form::of(level, packing) } else { Form::Floats };
     let (few, width) = (few(level, form), width(level));
@@ -137,12 +147,11 @@ fn run(
         .collect();
     let mut tiles = Vec::new();
     let mut tasks = Vec::new();
-    let row_bytes = 4 * weights.row_words() + 2 * weights.row_scales();
+    let row_bytes = weights.row_bytes();
     for (group, rows) in groups.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
         let of_group = |first: usize| group * output + first;
         if rows.len() <= few {
-            let share = output * row_bytes / (TASKS_PER_THREAD * pool.threads());
-            let bytes = share.clamp(*BYTES_PER_TASK.start(), *BYTES_PER_TASK.end());
+            let bytes = bytes_per_task(output * row_bytes, pool.threads());
             let band = (bytes / row_bytes).clamp(1, output.div_ceil(pool.threads()).max(1));
             let bands = (0..output).step_by(band);
             tasks.extend(
@@ -170,7 +179,11 @@ fn run(
     }
 
     // Long products leave nothing of what was asked for in front of them.
-    let coming = if x.len() / input <= FEW_ENOUGH { kept.foresight.next(weights, counts) } else { Coming::default() };
+    let coming = if x.len() / input <= FEW_ENOUGH {
+        kept.foresight.next(Reading::of_groups(weights, counts))
+    } else {
+        Coming::default()
+    };
     let (activations, tile_values) = (&kept.activations, &kept.tiles);
     let y = Share::new(y);
     pool.run_before(coming, tasks.len(), |task| match &tasks[task] {
@@ -228,56 +241,9 @@ fn run(
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{Weight, numbers};
     use super::*;
-    use crate::quant::{BLOCK, pack};
-
-    /// Numbers that look random and are the same every time.
-    fn numbers(count: usize, seed: u64) -> Vec<f32> {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let mut next = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
-        };
-        (0..count).map(|_| next()).collect()
-    }
-
-    struct Weight {
-        packing: Option<Packing>,
-        columns: usize,
-        words: Vec<u32>,
-        scales: Vec<u16>,
-    }
-
-    impl Weight {
-        fn new(packing: Option<Packing>, rows: usize, columns: usize) -> Self {
-            let values = numbers(rows * columns, 1);
-            let Some(packing) = packing else {
-                return Self {
-                    packing: None,
-                    columns,
-                    words: bytemuck::cast_slice(&values).to_vec(),
-                    scales: Vec::new(),
-                };
-            };
-            let mut words = vec![0; rows * packing.words(columns)];
-            let stride = 2 * packing.scale_words(columns);
-            let mut scales = vec![0; rows * stride];
-            for (row, values) in values.chunks_exact(columns).enumerate() {
-                let words = &mut words[row * packing.words(columns)..][..packing.words(columns)];
-                pack(packing, values, words, &mut scales[row * stride..][..packing.scales(columns)]).unwrap();
-            }
-            Self { packing: Some(packing), columns, words, scales }
-        }
-
-        fn matrix(&self) -> Matrix<'_> {
-            match self.packing {
-                None => Matrix::floats(bytemuck::cast_slice(&self.words), self.columns),
-                Some(packing) => Matrix::packed(packing, self.columns, &self.words, &self.scales),
-            }
-        }
-    }
+    use crate::quant::BLOCK;
 
     const PACKINGS: [Option<Packing>; 5] =
         [None, Some(Packing::Bf16), Some(Packing::F16), Some(Packing::Q8), Some(Packing::Q4)];

@@ -29,20 +29,20 @@ pub(super) fn transpose_flipped(
     assert!(rows <= width && columns <= stride, "rows that fit");
     assert!(rows == 0 || from.len() >= (rows - 1) * stride + columns, "whole rows");
     assert_eq!(to.len(), columns * width);
+    // Rows and columns of which a kernel does what they have in common.
     #[cfg(target_arch = "x86_64")]
-    const BLOCK: usize = 8;
-    #[cfg(not(target_arch = "x86_64"))]
-    const BLOCK: usize = 1;
-    let whole = match level {
-        Level::Portable => 0,
-        _ => columns / BLOCK * BLOCK,
+    let [whole_rows, whole] = match level {
+        Level::Portable => [0, 0],
+        _ => {
+            let whole = [rows, columns].map(|count| count / 8 * 8);
+            // SAFETY: the level has AVX2; the lengths were just checked, and these are multiples of 8 within them.
+            unsafe { avx2::transpose(from.as_ptr(), stride, whole, flip, to.as_mut_ptr(), width) };
+            whole
+        }
     };
-    let whole_rows = if whole > 0 { rows / BLOCK * BLOCK } else { 0 };
-    #[cfg(target_arch = "x86_64")]
-    if whole > 0 {
-        // SAFETY: the level has AVX2; the lengths were just checked, and whole rows and columns are multiples of 8.
-        unsafe { avx2::transpose(from.as_ptr(), stride, [whole_rows, whole], flip, to.as_mut_ptr(), width) };
-    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let [whole_rows, whole] = [0, 0];
+    let _ = level;
     for row in 0..width {
         let begin = if row < whole_rows { whole } else { 0 };
         for column in begin..columns {

@@ -1,5 +1,5 @@
 //! Products of a decoded token together with what surrounds them: the norm before, SwiGLU or the residual after, and the expert that the
-//! router chose, whose number stays on the device. On tensor cores, for packed weights.
+//! router chose, whose number stays on the device. For packed weights; on tensor cores where the device has those that take them.
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeRuntime;
@@ -7,9 +7,17 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::input::stage_input;
-use super::tiles::{BLOCK, CUBES, PLANE, STEP, Step, TILE, Tile};
+use super::tiles::{CUBES, PLANE, STEP, Step, TILE, Tile};
+use super::units::multiply_alone;
 use super::{LINE, PackedRows};
 use crate::ops::cube::args::{array, empty, words};
+use crate::quant::Packing;
+
+#[cfg(test)]
+thread_local! {
+    /// For tests on devices whose tensor cores would be used.
+    pub(in crate::ops::cube) static WITHOUT_CORES: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
 
 /// RMS norm of the input.
 pub(in crate::ops) struct Norm<'a, R: CubeRuntime> {
@@ -50,6 +58,8 @@ struct Plan {
     normed: bool,
     /// Columns of the first weight; the others of [`Kind::Sum`] are the expert's.
     columns: usize,
+    /// Whether the first weight of [`Kind::Sum`] is that of the experts.
+    routed: bool,
 }
 
 impl Plan {
@@ -61,7 +71,17 @@ impl Plan {
 
 /// Whether the products of this module can be computed with weights like this one and activations of type `dtype`.
 pub(in crate::ops) fn fuses_tokens<R: CubeRuntime>(weight: &PackedRows<R>, dtype: DType) -> bool {
-    Tile::of(&weight.words.client, weight.packing, weight.columns, dtype, 1).is_some()
+    tile(&weight.words.client, weight.packing, weight.columns, dtype).is_some()
+}
+
+/// How planes work on weights of so many columns.
+fn tile<R: CubeRuntime>(client: &ComputeClient<R>, packing: Packing, columns: usize, dtype: DType) -> Option<Tile> {
+    #[cfg(test)]
+    if WITHOUT_CORES.get() {
+        return Tile::of_units(client, packing, columns, dtype);
+    }
+    let on_cores = Tile::of(client, packing, columns, dtype, 1);
+    on_cores.or_else(|| Tile::of_units(client, packing, columns, dtype))
 }
 
 /// Products of rows of up to three weights with the norm of `x`, `[1, in]`: `[1, out]` each, parts of one storage. `None` where that is not
@@ -155,8 +175,44 @@ pub(in crate::ops) fn down<R: CubeRuntime>(
         residual: Some(residual),
         output: (outputs, residual.dtype),
     };
-    call.launch("down and residual")
+    call.launch("down and residual").or_else(|| down_by_turns(x, weight, chosen?, residual))
 }
+
+/// [`down`] where one cube has no room for the inputs of both: first the weight's part, then the chosen expert's.
+fn down_by_turns<R: CubeRuntime>(
+    x: &CubeTensor<R>,
+    weight: &PackedRows<R>,
+    chosen: &Chosen<'_, R>,
+    residual: &CubeTensor<R>,
+) -> Option<CubeTensor<R>> {
+    let (width, inner) = (weight.columns, chosen.experts.columns);
+    if x.shape.num_elements() != width + inner {
+        return None;
+    }
+    let part = |first: usize, count: usize| {
+        let bytes = |values: usize| (values * x.dtype.size()) as u64;
+        let handle = x.handle.clone().offset_start(bytes(first)).offset_end(bytes(width + inner - first - count));
+        let shape = Shape::new([1, count]);
+        CubeTensor::new_contiguous(x.client.clone(), x.device.clone(), shape, handle, x.dtype)
+    };
+    let shared = down(&part(0, width), weight, None, residual)?;
+    let call = Call {
+        kind: Kind::Sum,
+        x: &part(width, inner),
+        norm: None,
+        weights: [chosen.experts; 3],
+        rows: [weight.words.shape[0], 0],
+        columns: inner,
+        tiles: weight.words.shape[0] / TILE,
+        logits: Some(chosen.logits),
+        residual: Some(&shared),
+        output: (weight.words.shape[0], residual.dtype),
+    };
+    call.launch("down of the expert")
+}
+
+/// As many multiprocessors are taken for there where the device does not say: too many cubes are better than too few.
+const PROCESSORS: u32 = 128;
 
 struct Call<'a, R: CubeRuntime> {
     kind: Kind,
@@ -175,7 +231,7 @@ impl<R: CubeRuntime> Call<'_, R> {
     fn launch(&self, name: &'static str) -> Option<CubeTensor<R>> {
         let (x, [first, second, third]) = (self.x, self.weights);
         let dtype = self.norm.map_or(x.dtype, |norm| norm.weight.dtype);
-        let tile = Tile::of(&x.client, first.packing, self.columns, dtype, 1)?;
+        let tile = tile(&x.client, first.packing, self.columns, dtype)?;
         let same = self.weights.iter().all(|weight| {
             weight.packing == first.packing && (self.kind == Kind::Sum || weight.columns == first.columns)
         });
@@ -185,10 +241,11 @@ impl<R: CubeRuntime> Call<'_, R> {
         if !same || !fits || !whole || x.shape.num_elements() != self.columns {
             return None;
         }
-        let plan = Plan { kind: self.kind, tile, normed: self.norm.is_some(), columns: first.columns };
+        let routed = self.kind == Kind::Sum && self.logits.is_some() && self.columns == first.columns;
+        let plan = Plan { kind: self.kind, tile, normed: self.norm.is_some(), columns: first.columns, routed };
         let shape = Shape::new([1, self.output.0]);
         let output = empty(x.client.clone(), x.device.clone(), shape, self.output.1);
-        let processors = x.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(64);
+        let processors = x.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(PROCESSORS);
         let gamma = self.norm.map_or(x, |norm| norm.weight);
         // SAFETY: reads stay in the rows of the weights, of which the chosen expert is one; writes in the output of as many rows.
         let launched = unsafe {
@@ -243,9 +300,9 @@ fn fused_kernel<S: Float, X: Float, Y: Float>(
 ) {
     let tile = comptime!(plan.tile);
     let (lane, part) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
-    let mut xs = SharedMemory::<u32>::new_lined(comptime!(tile.lines() + 4), LINE);
-    let mut x_sums = SharedMemory::<f32>::new(comptime!(tile.columns / BLOCK));
-    let mut joined = SharedMemory::<f32>::new(comptime!(2 * TILE * tile.split));
+    let mut xs = SharedMemory::<u32>::new_lined(comptime!(tile.row_vectors()), LINE);
+    let mut x_sums = SharedMemory::<f32>::new(comptime!(tile.row_sums()));
+    let mut joined = SharedMemory::<f32>::new(comptime!(2 * TILE * tile.shares()));
     let mut now = Step::new(tile);
     let mut next = Step::new(tile);
     let (mut expert, mut score) = (0usize.runtime(), 1.0_f32.runtime());
@@ -298,15 +355,25 @@ fn fused_kernel<S: Float, X: Float, Y: Float>(
                 comptime!(s + 1),
                 plan,
             );
-            now.multiply::<X>(&mut totals, &xs, &x_sums, part + comptime!(s * tile.split), lane, tile);
+            let step = part + comptime!(s * tile.split);
+            if comptime!(tile.cores) {
+                now.multiply::<X>(&mut totals, &xs, &x_sums, step, lane, tile);
+            } else {
+                multiply_alone::<X>(&now, &mut totals, &xs, step, lane % 4, tile);
+            }
             now.take(&next, tile);
         }
         #[unroll]
         for half in 0..2usize {
-            let pair = totals[half] + plane_shuffle_xor(totals[half], 1u32);
-            let four = pair + plane_shuffle_xor(pair, 2u32);
-            if lane % 4 == 0 {
-                joined[(turn + comptime!(half * 8) + lane / 4) * tile.split + part] = four;
+            let row = turn + comptime!(half * 8) + lane / 4;
+            if comptime!(tile.cores) {
+                let pair = totals[half] + plane_shuffle_xor(totals[half], 1u32);
+                let four = pair + plane_shuffle_xor(pair, 2u32);
+                if lane % 4 == 0 {
+                    joined[row * tile.split + part] = four;
+                }
+            } else {
+                joined[row * tile.shares() + part * 4 + lane % 4] = totals[half];
             }
         }
         sync_cube();
@@ -338,8 +405,8 @@ fn fused_kernel<S: Float, X: Float, Y: Float>(
 fn total(joined: &SharedMemory<f32>, row: usize, #[comptime] tile: Tile) -> f32 {
     let mut sum = 0.0_f32;
     #[unroll]
-    for part in 0..tile.split {
-        sum += joined[row * tile.split + part];
+    for part in 0..comptime!(tile.shares()) {
+        sum += joined[row * comptime!(tile.shares()) + part];
     }
     sum
 }
@@ -347,7 +414,11 @@ fn total(joined: &SharedMemory<f32>, row: usize, #[comptime] tile: Tile) -> f32 
 /// Whether the first weights of a plane can be found without the expert's number.
 #[cube]
 fn is_known(number: usize, part: usize, rows0: usize, #[comptime] plan: Plan) -> bool {
-    if comptime!(plan.kind == Kind::Gated) { number * 8 < rows0 } else { part < comptime!(plan.columns / STEP) }
+    if comptime!(plan.kind == Kind::Gated) {
+        number * 8 < rows0
+    } else {
+        comptime!(!plan.routed) && part < comptime!(plan.columns / STEP)
+    }
 }
 
 /// Step `s` of tile `number` of a plane's, or of one behind it; where there is none, nothing.
@@ -421,7 +492,10 @@ fn load(
             to.load_half(w2, s2, 1usize, gate + rows1, step, quarter, plan.columns, tile);
         }
     } else {
-        let upper = number * TILE + row;
+        let mut upper = number * TILE + row;
+        if comptime!(plan.routed) {
+            upper += expert * rows0;
+        }
         let first = comptime!(plan.columns / STEP);
         if comptime!(plan.columns == tile.columns) || step < first {
             to.load_half(w0, s0, 0usize, upper, step, quarter, plan.columns, tile);

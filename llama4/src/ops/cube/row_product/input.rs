@@ -6,7 +6,8 @@ use super::LINE;
 use super::tiles::{PLANE, Tile};
 
 /// Bring a row of `x`, whose vectors begin at `first`, or its norm to shared memory as [`Step`](super::tiles::Step) wants it: values 1 and 2
-/// of every four exchanged, behind them a line of zeros for each of a block's four, and the sums of its blocks.
+/// of every four exchanged, behind them a line of zeros for each of a block's four, and the sums of its blocks; or without tensor cores an unused
+/// vector behind each block, and values of `f32` in their own order.
 #[cube]
 #[allow(clippy::too_many_arguments, reason = "of a kernel")]
 pub(super) fn stage_input<S: Float, X: Float>(
@@ -43,9 +44,24 @@ pub(super) fn stage_input<S: Float, X: Float>(
         let mut factor = 1.0_f32;
         if comptime!(normed) {
             let mut parts = SharedMemory::<f32>::new(tile.split);
-            let sum = plane_sum(squares);
-            if UNIT_POS_X == 0 {
-                parts[UNIT_POS_Y as usize] = sum;
+            if comptime!(tile.cores) {
+                let sum = plane_sum(squares);
+                if UNIT_POS_X == 0 {
+                    parts[UNIT_POS_Y as usize] = sum;
+                }
+            } else {
+                // Whatever planes the device has.
+                let mut all = SharedMemory::<f32>::new(units);
+                all[unit] = squares;
+                sync_cube();
+                if unit < comptime!(tile.split) {
+                    let mut sum = 0.0_f32;
+                    #[unroll]
+                    for other in 0..PLANE {
+                        sum += all[unit * PLANE + other];
+                    }
+                    parts[unit] = sum;
+                }
             }
             sync_cube();
             let mut all = 0.0_f32;
@@ -70,28 +86,48 @@ pub(super) fn stage_input<S: Float, X: Float>(
                     let weighted = Line::<f32>::cast_from(scaled) * Line::<f32>::cast_from(gamma[at * 2 + half]);
                     four = Line::<X>::cast_from(weighted);
                 }
-                sum += (f32::cast_from(four[0]) + f32::cast_from(four[1]))
-                    + (f32::cast_from(four[2]) + f32::cast_from(four[3]));
-                #[unroll]
-                for k in 0..2usize {
-                    let mut pair = Line::<X>::empty(2usize);
-                    pair[0] = four[k];
-                    pair[1] = four[comptime!(k + 2)];
-                    turned[comptime!(2 * half + k)] = u32::reinterpret(pair);
+                if comptime!(tile.single) {
+                    #[unroll]
+                    for value in 0..LINE {
+                        turned[value] = u32::reinterpret(f32::cast_from(four[value]));
+                    }
+                    if line < total {
+                        xs[place(line, tile) + half] = turned;
+                    }
+                } else {
+                    #[unroll]
+                    for k in 0..2usize {
+                        let mut pair = Line::<X>::empty(2usize);
+                        pair[0] = four[k];
+                        pair[1] = four[comptime!(k + 2)];
+                        turned[comptime!(2 * half + k)] = u32::reinterpret(pair);
+                    }
+                }
+                if comptime!(tile.cores) {
+                    sum += (f32::cast_from(four[0]) + f32::cast_from(four[1]))
+                        + (f32::cast_from(four[2]) + f32::cast_from(four[3]));
                 }
             }
-            sum += plane_shuffle_xor(sum, 1u32);
-            sum += plane_shuffle_xor(sum, 2u32);
-            if line < total {
-                xs[line] = turned;
-                if line.is_multiple_of(4) {
+            if comptime!(tile.cores) {
+                sum += plane_shuffle_xor(sum, 1u32);
+                sum += plane_shuffle_xor(sum, 2u32);
+            }
+            if comptime!(!tile.single) && line < total {
+                xs[place(line, tile)] = turned;
+                if comptime!(tile.cores) && line.is_multiple_of(4) {
                     x_sums[line / 4] = sum;
                 }
             }
         }
         start += comptime!(ahead * units);
     }
-    if unit < 4 {
+    if comptime!(tile.cores) && unit < 4 {
         xs[total + unit] = Line::<u32>::empty(LINE).fill(0);
     }
+}
+
+/// Where a line of a row is in shared memory.
+#[cube]
+fn place(line: usize, #[comptime] tile: Tile) -> usize {
+    if comptime!(tile.cores) { line } else { line * comptime!(tile.vectors()) + line / 4 }
 }

@@ -4,6 +4,7 @@ mod fused;
 mod input;
 mod scalar;
 mod tiles;
+mod units;
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeRuntime;
@@ -13,6 +14,8 @@ use cubecl::prelude::ArrayArg;
 use super::PackedRows;
 use super::args::{array, empty, words};
 use crate::quant::Packing;
+#[cfg(test)]
+pub(super) use fused::WITHOUT_CORES;
 pub(in crate::ops) use fused::{Chosen, Norm, down, fuses_tokens, gated, normed_rows};
 
 /// Rows of `x` that one pass over a weight serves. Beyond two passes the product of unpacked rows is quicker.

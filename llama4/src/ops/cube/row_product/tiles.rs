@@ -43,6 +43,10 @@ pub(super) struct Tile {
     pub(super) split: usize,
     /// Whether `x` is `bf16` rather than `f16`.
     pub(super) brain: bool,
+    /// On tensor cores; otherwise one by one, in `f32`.
+    pub(super) cores: bool,
+    /// Whether `x` is `f32`: one by one alone.
+    pub(super) single: bool,
 }
 
 impl Tile {
@@ -70,10 +74,8 @@ impl Tile {
         if !packing.has_scales() || !(brain || dtype == DType::F16) || !columns.is_multiple_of(STEP) {
             return None;
         }
-        let steps = columns / STEP;
-        let wide = if steps >= 32 && packing == Packing::Q4 { 8 } else { 4 };
-        let split = [wide, 4, 5, 3, 2, 1].into_iter().find(|split| steps.is_multiple_of(*split))?;
-        let tile = Self { packing, columns, inputs: rows.next_power_of_two(), split, brain };
+        let (inputs, split) = (rows.next_power_of_two(), Self::split(packing, columns)?);
+        let tile = Self { packing, columns, inputs, split, brain, cores: true, single: false };
         let properties = client.properties();
         let hardware = &properties.hardware;
         let (storage, f32) = (dtype.into(), DType::F32.into());
@@ -83,6 +85,32 @@ impl Tile {
             && properties.features.mma.contains(&needed)
             && tile.shared_bytes() <= hardware.max_shared_memory_size;
         fits.then_some(tile)
+    }
+
+    /// For one row of type `dtype` where there are no such tensor cores, and `None` where the shapes do not allow it.
+    pub(super) fn of_units<R: CubeRuntime>(
+        client: &ComputeClient<R>,
+        packing: Packing,
+        columns: usize,
+        dtype: DType,
+    ) -> Option<Self> {
+        let (brain, single) = (dtype == DType::BF16, dtype == DType::F32);
+        if !packing.has_scales() || !(brain || single || dtype == DType::F16) || !columns.is_multiple_of(STEP) {
+            return None;
+        }
+        let split = Self::split(packing, columns)?;
+        let tile = Self { packing, columns, inputs: 1, split, brain, cores: false, single };
+        let hardware = &client.properties().hardware;
+        let fits = tile.shared_bytes() <= hardware.max_shared_memory_size
+            && (PLANE * split) as u32 <= hardware.max_units_per_cube;
+        fits.then_some(tile)
+    }
+
+    /// How many planes share rows.
+    fn split(packing: Packing, columns: usize) -> Option<usize> {
+        let steps = columns / STEP;
+        let wide = if steps >= 32 && packing == Packing::Q4 { 8 } else { 4 };
+        [wide, 4, 5, 3, 2, 1].into_iter().find(|split| steps.is_multiple_of(*split))
     }
 
     /// Loads of 16 bytes in a step.
@@ -95,13 +123,39 @@ impl Tile {
         self.columns / 8
     }
 
+    /// Vectors that a line of 8 values takes in shared memory.
+    pub(super) fn vectors(self) -> usize {
+        if self.single { 2 } else { 1 }
+    }
+
+    /// Vectors of a row of `x` in shared memory. On tensor cores there are four of zeros behind them; without, one behind each block, so that
+    /// units which read from neighbouring blocks at once meet no bank twice.
+    pub(super) fn row_vectors(self) -> usize {
+        self.lines() * self.vectors() + if self.cores { 4 } else { self.columns / BLOCK }
+    }
+
+    /// Sums of blocks of a row of `x` that are kept.
+    pub(super) fn row_sums(self) -> usize {
+        if self.cores { self.columns / BLOCK } else { 1 }
+    }
+
+    /// Words of scales that a unit loads for each of its rows. On tensor cores they are those of its results, whatever it loads itself.
+    fn scale_words(self) -> usize {
+        if self.cores { 1 } else { self.loads() }
+    }
+
+    /// Units that have a part of a row's sum: of those of a plane that share a row, the first one, or all four.
+    pub(super) fn shares(self) -> usize {
+        if self.cores { self.split } else { 4 * self.split }
+    }
+
     /// What the exponent that values get adds to each, and the float of two zeros with it.
     fn base(self) -> (f32, u32) {
         if self.brain { (128.0, 0x4300_4300) } else { (1024.0, 0x6400_6400) }
     }
 
     fn shared_bytes(self) -> usize {
-        self.inputs * (2 * self.columns + 4 * self.columns / BLOCK + 8 * TILE * self.split) + 64
+        self.inputs * (16 * self.row_vectors() + 4 * self.row_sums() + 8 * TILE * self.shares()) + 64
     }
 }
 
@@ -243,7 +297,10 @@ pub(super) struct Step {
 #[cube]
 impl Step {
     pub(super) fn new(#[comptime] tile: Tile) -> Step {
-        Step { values: Array::<Line<u32>>::lined(comptime!(2 * tile.loads()), LINE), scales: Array::<u32>::new(2usize) }
+        Step {
+            values: Array::<Line<u32>>::lined(comptime!(2 * tile.loads()), LINE),
+            scales: Array::<u32>::new(comptime!(2 * tile.scale_words())),
+        }
     }
 
     fn load(
@@ -278,7 +335,19 @@ impl Step {
         for load in 0..comptime!(tile.loads()) {
             self.values[comptime!(half * tile.loads() + load)] = weights[first + comptime!(4 * load)];
         }
-        self.scales[half] = scales[row * comptime!(columns / BLOCK / 2) + step * 4 + quarter];
+        let words = row * comptime!(columns / BLOCK / 2) + step * 4;
+        if comptime!(tile.cores) {
+            self.scales[half] = scales[words + quarter];
+        } else {
+            #[unroll]
+            for load in 0..comptime!(tile.loads()) {
+                let word = match comptime!(tile.packing) {
+                    Packing::Q4 => comptime!(2 * load) + quarter / 2,
+                    _ => load.runtime(),
+                };
+                self.scales[comptime!(half * tile.loads() + load)] = scales[words + word];
+            }
+        }
     }
 
     pub(super) fn take(&mut self, other: &Step, #[comptime] tile: Tile) {
@@ -287,7 +356,7 @@ impl Step {
             self.values[i] = other.values[i];
         }
         #[unroll]
-        for i in 0..2usize {
+        for i in 0..comptime!(2 * tile.scale_words()) {
             self.scales[i] = other.scales[i];
         }
     }
