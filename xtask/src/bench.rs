@@ -9,7 +9,7 @@ struct Backend {
     /// Name of the feature of `llama4-bench`.
     feature: &'static str,
     available: fn() -> bool,
-    /// Whether it is fast enough for layers of Scout.
+    /// Whether it may be fast enough for layers of Scout.
     gpu: bool,
 }
 
@@ -17,7 +17,7 @@ const BACKENDS: &[Backend] = &[
     Backend { feature: "ndarray", available: || true, gpu: false },
     Backend { feature: "wgpu", available: || has_library("libvulkan.so.1"), gpu: true },
     // SPIR-V fails on Vulkan in software, so only where there is a GPU.
-    Backend { feature: "vulkan", available: || has_library("libvulkan.so.1") && has_nvidia(), gpu: true },
+    Backend { feature: "vulkan", available: || has_library("libvulkan.so.1") && has_gpu(), gpu: true },
     Backend { feature: "cuda", available: has_nvidia, gpu: true },
 ];
 
@@ -71,7 +71,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
         if file.exists() {
             fs::remove_file(&file).map_err(|error| format!("cannot replace {}: {error}", file.display()))?;
         }
-        for run in runs(&arguments, backend.gpu) {
+        let gpu = backend.gpu && !is_software(&program)?;
+        for run in runs(&arguments, gpu) {
             measure(&program, &run, &file);
         }
         if file.exists() {
@@ -186,6 +187,17 @@ fn has_library(name: &str) -> bool {
         let output = Command::new(ldconfig).arg("-p").stderr(Stdio::null()).output();
         output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(name))
     })
+}
+
+/// Whether the program's first adapter is the processor.
+fn is_software(program: &Path) -> Result<bool, String> {
+    Ok(said(program, &["machine"], &[])?.contains("(CPU, "))
+}
+
+/// Whether the system has a device that renders, of whatever make.
+fn has_gpu() -> bool {
+    let renders = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with("renderD");
+    has_nvidia() || fs::read_dir("/dev/dri").is_ok_and(|entries| entries.flatten().any(|entry| renders(&entry)))
 }
 
 fn has_nvidia() -> bool {

@@ -1,5 +1,6 @@
 //! The project's own chores, standard library only: `cargo xtask COMMAND`.
 
+mod aarch64;
 mod asan;
 mod bench;
 mod real_tokenizer;
@@ -26,6 +27,11 @@ const COMMANDS: &[Command] = &[
         name: "asan",
         summary: "the tests of the CPU's kernels under AddressSanitizer (x86-64 Linux)",
         run: asan::run,
+    },
+    Command {
+        name: "aarch64",
+        summary: "the tests of the CPU's kernels for AArch64, emulated on other machines",
+        run: aarch64::run,
     },
     Command {
         name: "bench",

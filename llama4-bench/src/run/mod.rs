@@ -13,6 +13,7 @@ use chrono::{SecondsFormat, Utc};
 use llama4::error::ImportError;
 use llama4::import::{Checkpoint, LoadOptions, LoadProgress, SyntheticOptions};
 use llama4::memory::MemoryOptions;
+use llama4::ops::computes_in;
 use llama4::quant::Quantization;
 use llama4::{Llama4Config, Llama4ForCausalLM};
 use llama4_backends::{Target, Task};
@@ -160,6 +161,10 @@ impl Task for Run<'_> {
 
 impl Run<'_> {
     fn measure<B: Backend>(&mut self, device: &B::Device, records: &mut Vec<Record>) -> Result<()> {
+        if !computes_in::<B>(device, self.dtype) {
+            let backend = B::name(device);
+            return Err(ImportError::BackendDtype { dtype: self.dtype, backend }.into());
+        }
         self.check_memory()?;
         output::progress(format_args!("measuring the limits of {}", self.machine.adapter));
         let limits = Limits::measure::<B>(self.target, self.dtype, device)?;

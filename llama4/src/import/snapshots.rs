@@ -24,7 +24,7 @@ use crate::Llama4Config;
 use crate::error::ImportError;
 use crate::nn::moe::ELEMENTS_PER_TENSOR;
 use crate::nn::{Llama4ForCausalLM, WeightSlot};
-use crate::quant::{PackedTensor, Packing, Rows, Weight, resident};
+use crate::quant::{PackedTensor, Packing, Rows, Weight, WeightKind, resident};
 
 /// A parameter of the model as it is filled: a planned tensor, or one group of its experts.
 struct Source {
@@ -59,9 +59,10 @@ pub(super) fn load<B: Backend>(
     let mut model = config.init::<B>(device);
     // The widest value has four bytes.
     let elements = largest.map_or(usize::MAX, |bytes| usize::try_from(bytes / 4).unwrap_or(usize::MAX));
-    let elements_of_experts = elements.min(ELEMENTS_PER_TENSOR);
-    if elements < ELEMENTS_PER_TENSOR {
-        model.regroup_experts(elements);
+    let of_experts = plan.tensors.iter().filter(|tensor| tensor.expected.kind == WeightKind::Experts);
+    let elements_of_experts = experts::elements(largest, of_experts.map(|tensor| storage.packing(tensor)));
+    if elements_of_experts < ELEMENTS_PER_TENSOR {
+        model.regroup_experts(elements_of_experts);
     }
     let groups = experts::groups(config, elements_of_experts);
     let sources: Vec<Source> =

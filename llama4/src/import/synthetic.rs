@@ -8,6 +8,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Element, Tensor, TensorData};
 
 use super::draw;
+use super::experts;
 use super::names::{ExpectedTensor, expected_tensors};
 use super::path::ModulePath;
 use super::random_weights::RandomWeights;
@@ -71,8 +72,9 @@ impl Llama4Config {
             progress: &mut progress,
         };
         let mut model = self.init::<B>(device);
-        if making.elements() < ELEMENTS_PER_TENSOR {
-            model.regroup_experts(making.elements());
+        let elements_of_experts = making.elements_of_experts();
+        if elements_of_experts < ELEMENTS_PER_TENSOR {
+            model.regroup_experts(elements_of_experts);
         }
         for (path, slot) in model.weight_slots() {
             making.fill(&path, slot)?;
@@ -144,6 +146,14 @@ impl<B: Backend> Making<'_, B> {
     /// Most values of a tensor: the widest has four bytes.
     fn elements(&self) -> usize {
         self.largest.map_or(usize::MAX, |bytes| usize::try_from(bytes / 4).unwrap_or(usize::MAX))
+    }
+
+    /// The same of one that has experts.
+    fn elements_of_experts(&self) -> usize {
+        let columns = [self.config.hidden_size, self.config.intermediate_size];
+        let packing =
+            |columns| self.quantization.and_then(|wanted| wanted.storage(WeightKind::Experts, columns, self.dtype));
+        experts::elements(self.largest, columns.map(packing))
     }
 
     /// A weight that is packed, or held in several tensors; others are filled with the rest of the floats.

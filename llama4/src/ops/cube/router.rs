@@ -36,8 +36,8 @@ pub(in crate::ops) fn router_logits<R: CubeRuntime>(
             array(norm.weight, LINE),
             array(weight, LINE),
             array(&logits, 1),
-            ScalarArg::new(norm.epsilon as f32),
             ScalarArg::new(columns / LINE),
+            (norm.epsilon as f32).to_bits(),
             has_planes(&x.client),
             [x.dtype.into(), norm.weight.dtype.into(), weight.dtype.into()],
         )
@@ -51,8 +51,8 @@ fn router_kernel<S: Float, X: Float, W: Float>(
     gamma: &Array<Line<X>>,
     weight: &Array<Line<W>>,
     logits: &mut Array<f32>,
-    epsilon: f32,
     lines: usize,
+    #[comptime] epsilon: u32,
     #[comptime] planes: bool,
     #[define(S, X, W)] _dtypes: [StorageType; 3],
 ) {
@@ -70,7 +70,7 @@ fn router_kernel<S: Float, X: Float, W: Float>(
         gammas[a] = gamma[from];
     }
     let mut parts = SharedMemory::<f32>::new(UNITS);
-    let factor = rms_factor::<S>(x, first, lines, epsilon, &mut parts, planes);
+    let factor = rms_factor::<S>(x, first, lines, comptime!(f32::from_bits(epsilon)).runtime(), &mut parts, planes);
 
     let mut logit = 0.0_f32;
     let mut at = unit;

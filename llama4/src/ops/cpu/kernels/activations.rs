@@ -91,6 +91,7 @@ impl Activations {
 
 /// Some rows of [`Activations`].
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "other levels take weights as signed"))]
 pub(super) struct Rows<'a> {
     pub(super) quants: &'a [i8],
     /// Values of a row.

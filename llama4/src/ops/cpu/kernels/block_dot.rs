@@ -73,10 +73,10 @@ at_levels! {
         for (index, ((weight, scale), x_scale)) in weight.as_chunks::<16>().0.iter().zip(scales).zip(x_scales).enumerate() {
             let at = place_q4(together, index);
             let (low, high) = (&x[at..at + 16], &x[at + 16 * together..at + 16 * together + 16]);
-            let products = weight.iter().zip(low.iter().zip(high)).map(|(&weight, (&low, &high))| {
-                (i32::from(weight & 15) - 8) * i32::from(low) + (i32::from(weight >> 4) - 8) * i32::from(high)
-            });
-            sum += products.sum::<i32>() as f32 * (f16_to_f32(*scale) * x_scale);
+            // Bytes first: of those, some levels add four products at once.
+            let (lows, highs) = (weight.map(|byte| (byte & 15) as i8 - 8), weight.map(|byte| (byte >> 4) as i8 - 8));
+            let dot = |a: &[i8; 16], b: &[i8]| a.iter().zip(b).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum::<i32>();
+            sum += (dot(&lows, low) + dot(&highs, high)) as f32 * (f16_to_f32(*scale) * x_scale);
         }
         sum
     }

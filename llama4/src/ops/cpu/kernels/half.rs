@@ -11,12 +11,14 @@ pub(super) fn f16_to_f32(bits: u16) -> f32 {
 /// The values of `f16` that are finite.
 pub(super) fn to_floats(level: Level, halves: &[u16], floats: &mut [f32]) {
     assert_eq!(halves.len(), floats.len());
-    let mut done = 0;
     #[cfg(target_arch = "x86_64")]
-    if level != Level::Portable {
+    let done = match level {
+        Level::Portable => 0,
         // SAFETY: every other level of this target has F16C; there are as many halves as floats.
-        done = unsafe { f16c(halves, floats) };
-    }
+        _ => unsafe { f16c(halves, floats) },
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let done = 0;
     let _ = level;
     for (float, &bits) in floats[done..].iter_mut().zip(&halves[done..]) {
         *float = f16_to_f32(bits);

@@ -25,6 +25,10 @@ pub(super) type Sums = [[f32; WIDEST]; MOST];
 
 /// What a panel and the activations for it consist of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "other levels multiply blocks of many rows as floats")
+)]
 pub(super) enum Form {
     /// `f32`: panel `[column][row]`, activations `[column][row]`.
     Floats,
@@ -162,6 +166,9 @@ pub(super) fn block_tile(
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         (Level::Avx2, Form::Pairs) => unsafe { avx2::pairs_tile(panel, x, blocks, rows, ahead, sums) },
-        _ => unreachable!("blocks are multiplied as floats at this level"),
+        _ => {
+            let _ = (ahead, sums);
+            unreachable!("blocks are multiplied as floats at this level")
+        }
     }
 }

@@ -55,7 +55,8 @@ enum Kind {
 struct Plan {
     kind: Kind,
     tile: Tile,
-    normed: bool,
+    /// The bits of the norm's epsilon.
+    norm: Option<u32>,
     /// Columns of the first weight; the others of [`Kind::Sum`] are the expert's.
     columns: usize,
     /// Whether the first weight of [`Kind::Sum`] is that of the experts.
@@ -242,7 +243,8 @@ impl<R: CubeRuntime> Call<'_, R> {
             return None;
         }
         let routed = self.kind == Kind::Sum && self.logits.is_some() && self.columns == first.columns;
-        let plan = Plan { kind: self.kind, tile, normed: self.norm.is_some(), columns: first.columns, routed };
+        let norm = self.norm.map(|norm| (norm.epsilon as f32).to_bits());
+        let plan = Plan { kind: self.kind, tile, norm, columns: first.columns, routed };
         let shape = Shape::new([1, self.output.0]);
         let output = empty(x.client.clone(), x.device.clone(), shape, self.output.1);
         let processors = x.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(PROCESSORS);
@@ -267,7 +269,6 @@ impl<R: CubeRuntime> Call<'_, R> {
                 ScalarArg::new(self.tiles),
                 ScalarArg::new(self.rows[0]),
                 ScalarArg::new(self.rows[1]),
-                ScalarArg::new(self.norm.map_or(0.0, |norm| norm.epsilon as f32)),
                 self.logits.map_or(0, |logits| logits.shape.num_elements()),
                 plan,
                 [x.dtype.into(), dtype.into(), self.output.1.into()],
@@ -293,7 +294,6 @@ fn fused_kernel<S: Float, X: Float, Y: Float>(
     tiles: usize,
     rows0: usize,
     rows1: usize,
-    epsilon: f32,
     #[comptime] experts: usize,
     #[comptime] plan: Plan,
     #[define(S, X, Y)] _dtypes: [StorageType; 3],
@@ -326,7 +326,7 @@ fn fused_kernel<S: Float, X: Float, Y: Float>(
     if !known {
         load_step(&mut now, w0, s0, w1, s1, w2, s2, number, part, lane, rows0, rows1, expert, tiles, 0usize, plan);
     }
-    stage_input::<S, X>(x, 0usize.runtime(), gamma, &mut xs, &mut x_sums, epsilon, tile, plan.normed);
+    stage_input::<S, X>(x, 0usize.runtime(), gamma, &mut xs, &mut x_sums, tile, plan.norm);
     sync_cube();
 
     let rounds = tiles.div_ceil(CUBE_COUNT);
@@ -335,33 +335,43 @@ fn fused_kernel<S: Float, X: Float, Y: Float>(
         let mut totals = Array::<f32>::new(2usize);
         totals[0] = 0.0;
         totals[1] = 0.0;
-        #[unroll]
-        for s in 0..comptime!(plan.steps()) {
-            load_step(
-                &mut next,
-                w0,
-                s0,
-                w1,
-                s1,
-                w2,
-                s2,
-                number,
-                part,
-                lane,
-                rows0,
-                rows1,
-                expert,
-                tiles,
-                comptime!(s + 1),
-                plan,
-            );
-            let step = part + comptime!(s * tile.split);
-            if comptime!(tile.cores) {
-                now.multiply::<X>(&mut totals, &xs, &x_sums, step, lane, tile);
-            } else {
-                multiply_alone::<X>(&now, &mut totals, &xs, step, lane % 4, tile);
+        if comptime!(tile.cores) {
+            #[unroll]
+            for s in 0..comptime!(plan.steps()) {
+                load_step(
+                    &mut next,
+                    w0,
+                    s0,
+                    w1,
+                    s1,
+                    w2,
+                    s2,
+                    number,
+                    part,
+                    lane,
+                    rows0,
+                    rows1,
+                    expert,
+                    tiles,
+                    comptime!(s + 1),
+                    plan,
+                );
+                now.multiply::<X>(&mut totals, &xs, &x_sums, part + comptime!(s * tile.split), lane, tile);
+                now.take(&next, tile);
             }
-            now.take(&next, tile);
+        } else {
+            // A loop: a step is a thousand instructions.
+            let steps = comptime!(plan.steps()).runtime();
+            for s in 0..steps {
+                let last = s + 1 == steps;
+                let from = number + select(last, CUBE_COUNT, 0);
+                let step = part + select(last, 0, (s + 1) * tile.split);
+                if from < tiles {
+                    load(&mut next, w0, s0, w1, s1, w2, s2, from, step, lane, rows0, rows1, expert, plan);
+                }
+                multiply_alone::<X>(&now, &mut totals, &xs, part + s * tile.split, lane % 4, tile);
+                now.take(&next, tile);
+            }
         }
         #[unroll]
         for half in 0..2usize {

@@ -16,10 +16,10 @@ pub(super) fn stage_input<S: Float, X: Float>(
     gamma: &Array<Line<X>>,
     xs: &mut SharedMemory<Line<u32>>,
     x_sums: &mut SharedMemory<f32>,
-    epsilon: f32,
     #[comptime] tile: Tile,
-    #[comptime] normed: bool,
+    #[comptime] norm: Option<u32>,
 ) {
+    let normed = comptime!(norm.is_some());
     let unit = UNIT_POS as usize;
     let total = comptime!(tile.lines());
     let units = comptime!(PLANE * tile.split);
@@ -69,7 +69,8 @@ pub(super) fn stage_input<S: Float, X: Float>(
             for part in 0..tile.split {
                 all += parts[part];
             }
-            factor = 1.0 / f32::sqrt(all / comptime!(tile.columns as f32) + epsilon);
+            factor =
+                1.0 / f32::sqrt(all / comptime!(tile.columns as f32) + comptime!(f32::from_bits(norm.unwrap_or(0))));
         }
         #[unroll]
         for a in 0..ahead {
