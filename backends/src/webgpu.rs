@@ -1,9 +1,12 @@
 //! GPUs through wgpu, as WGSL or, in a build with the feature `vulkan`, as SPIR-V.
 
+use std::sync::{Mutex, PoisonError};
+
 use anyhow::{Result, anyhow, ensure};
 use burn_cubecl::CubeBackend;
 use cubecl::Runtime;
-use cubecl::wgpu::{AutoGraphicsApi, GraphicsApi, WgpuDevice, WgpuRuntime};
+use cubecl::prelude::ComputeClient;
+use cubecl::wgpu::{AutoGraphicsApi, GraphicsApi, RuntimeOptions, WgpuDevice, WgpuRuntime, init_setup};
 use wgpu::DeviceType;
 
 use crate::start::attempt;
@@ -92,10 +95,31 @@ pub(crate) fn adapters() -> Result<Vec<Adapter>> {
     Ok(found()?.into_iter().map(adapter).collect())
 }
 
+/// Launches that go to a GPU together. CubeCL's 32 are half of a token's through 8 layers, and until they are all prepared the GPU has nothing to do.
+const LAUNCHES: usize = 16;
+
+/// The variable by which CubeCL takes another number.
+const LAUNCHES_VARIABLE: &str = "CUBECL_WGPU_MAX_TASKS";
+
+/// Start a device, or take it as it has been started.
+fn client(device: &WgpuDevice) -> ComputeClient<WgpuRuntime> {
+    static STARTED: Mutex<Vec<WgpuDevice>> = Mutex::new(Vec::new());
+    let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !started.contains(device) {
+        let mut options = RuntimeOptions::default();
+        if std::env::var_os(LAUNCHES_VARIABLE).is_none() {
+            options.tasks_max = LAUNCHES;
+        }
+        init_setup::<AutoGraphicsApi>(device, options);
+        started.push(device.clone());
+    }
+    WgpuRuntime::client(device)
+}
+
 /// A device that starts.
 pub(crate) fn device(index: Option<usize>) -> Result<WgpuDevice> {
     let found = nth(index)?;
-    let started = attempt(|| WgpuRuntime::client(&found.device));
+    let started = attempt(|| client(&found.device));
     let device = found.device;
     started.map(|_| device).map_err(|said| {
         let hint = match cfg!(feature = "vulkan") {
@@ -119,5 +143,5 @@ pub(crate) fn free_memory(index: Option<usize>) -> Option<u64> {
 /// Bytes that CubeCL's pools hold on a device.
 pub(crate) fn reserved(index: Option<usize>) -> Option<u64> {
     let found = nth(index).ok()?;
-    Some(WgpuRuntime::client(&found.device).memory_usage().bytes_reserved)
+    Some(client(&found.device).memory_usage().bytes_reserved)
 }

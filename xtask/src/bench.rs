@@ -191,7 +191,7 @@ fn has_library(name: &str) -> bool {
 
 /// Whether the program's first adapter is the processor.
 fn is_software(program: &Path) -> Result<bool, String> {
-    Ok(said(program, &["machine"], &[])?.contains("(CPU, "))
+    Ok(said(program, &["machine"], &[])?.contains("(software, "))
 }
 
 /// Whether the system has a device that renders, of whatever make.

@@ -1,8 +1,7 @@
 //! Stacked experts, `[experts, in, out]` in a file, are turned to `[experts, out, in]` and held in several groups.
 
 use crate::Llama4Config;
-use crate::nn::moe::{ELEMENTS_PER_TENSOR, ExpertsConfig};
-use crate::quant::Packing;
+use crate::nn::moe::ExpertsConfig;
 
 /// A group of a layer's experts, as part of the file's stacked tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,14 +10,6 @@ pub(super) struct Group {
     pub(super) first: usize,
     /// Number of experts.
     pub(super) count: usize,
-}
-
-/// Most values of a tensor of experts where none may have more than `largest` bytes; `packings` are those of the experts' weights.
-pub(super) fn elements(largest: Option<u64>, packings: impl IntoIterator<Item = Option<Packing>>) -> usize {
-    // The widest float has four bytes. Scales have tensors of their own.
-    let bits = packings.into_iter().map(|packing| packing.map_or(32, Packing::bits)).max().unwrap_or(32);
-    let fit = largest.map_or(usize::MAX, |bytes| usize::try_from(bytes.saturating_mul(8)).unwrap_or(usize::MAX) / bits);
-    fit.min(ELEMENTS_PER_TENSOR)
 }
 
 /// The groups in which a model of this configuration holds its experts, in tensors of at most `elements` values.
@@ -48,15 +39,6 @@ pub(super) fn path(name: &str, index: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tensors_of_experts_have_as_many_values_as_their_bytes_allow() {
-        assert_eq!(elements(None, [None]), ELEMENTS_PER_TENSOR);
-        assert_eq!(elements(Some(1 << 20), [None]), 1 << 18);
-        assert_eq!(elements(Some(1 << 20), [Some(Packing::Q4), Some(Packing::Q4)]), 1 << 21);
-        assert_eq!(elements(Some(1 << 20), [Some(Packing::Q4), Some(Packing::Q8)]), 1 << 20);
-        assert_eq!(elements(Some(1 << 40), [Some(Packing::Q4)]), ELEMENTS_PER_TENSOR, "kernels index with 32 bits");
-    }
 
     #[test]
     fn groups_follow_each_other_and_have_paths_of_their_own() {

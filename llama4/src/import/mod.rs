@@ -26,6 +26,7 @@ mod lora;
 mod mapped;
 mod matrix;
 mod meta;
+mod most_values;
 mod names;
 mod own;
 mod path;

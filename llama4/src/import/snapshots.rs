@@ -14,6 +14,7 @@ use super::encode::{self, EncodeError};
 use super::experts::{self, Group};
 use super::mapped;
 use super::matrix::Matrix;
+use super::most_values::most_values;
 use super::names::Layout;
 use super::path::ModulePath;
 use super::plan::{Plan, PlannedTensor};
@@ -57,16 +58,14 @@ pub(super) fn load<B: Backend>(
     progress: &mut dyn FnMut(LoadProgress<'_>) -> ControlFlow<()>,
 ) -> Result<Llama4ForCausalLM<B>, ImportError> {
     let mut model = config.init::<B>(device);
-    // The widest value has four bytes.
-    let elements = largest.map_or(usize::MAX, |bytes| usize::try_from(bytes / 4).unwrap_or(usize::MAX));
     let of_experts = plan.tensors.iter().filter(|tensor| tensor.expected.kind == WeightKind::Experts);
-    let elements_of_experts = experts::elements(largest, of_experts.map(|tensor| storage.packing(tensor)));
+    let elements_of_experts = most_values(largest, of_experts.map(|tensor| storage.packing(tensor)));
     if elements_of_experts < ELEMENTS_PER_TENSOR {
         model.regroup_experts(elements_of_experts);
     }
     let groups = experts::groups(config, elements_of_experts);
     let sources: Vec<Source> =
-        plan.tensors.iter().flat_map(|tensor| sources(&groups, tensor, storage.packing(tensor), elements)).collect();
+        plan.tensors.iter().flat_map(|tensor| sources(&groups, tensor, storage.packing(tensor), largest)).collect();
     if let Some(largest) = largest
         && let Some(source) = sources.iter().find(|source| source.device_bytes(storage.dtype) > largest)
     {
@@ -215,8 +214,9 @@ impl Filling<'_> {
     }
 }
 
-/// The parameters that a planned tensor fills: a matrix of more than `elements` values in several parts.
-fn sources(groups: &[Group], tensor: &PlannedTensor, packing: Option<Packing>, elements: usize) -> Vec<Source> {
+/// The parameters that a planned tensor fills: a matrix of more than `largest` bytes in several parts.
+fn sources(groups: &[Group], tensor: &PlannedTensor, packing: Option<Packing>, largest: Option<u64>) -> Vec<Source> {
+    let elements = most_values(largest, [packing]);
     let PlannedTensor { expected, matrices, file, bytes, .. } = tensor;
     let [experts, output, input] = expected.matrices();
     let source = |path: String, shape: Vec<usize>, matrices: &[Matrix], bytes: u64| Source {

@@ -8,7 +8,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Element, Tensor, TensorData};
 
 use super::draw;
-use super::experts;
+use super::most_values::most_values;
 use super::names::{ExpectedTensor, expected_tensors};
 use super::path::ModulePath;
 use super::random_weights::RandomWeights;
@@ -143,26 +143,22 @@ impl<B: Backend> Making<'_, B> {
         (start, deviation)
     }
 
-    /// Most values of a tensor: the widest has four bytes.
-    fn elements(&self) -> usize {
-        self.largest.map_or(usize::MAX, |bytes| usize::try_from(bytes / 4).unwrap_or(usize::MAX))
-    }
-
-    /// The same of one that has experts.
+    /// Most values of a tensor of experts.
     fn elements_of_experts(&self) -> usize {
         let columns = [self.config.hidden_size, self.config.intermediate_size];
         let packing =
             |columns| self.quantization.and_then(|wanted| wanted.storage(WeightKind::Experts, columns, self.dtype));
-        experts::elements(self.largest, columns.map(packing))
+        most_values(self.largest, columns.map(packing))
     }
 
     /// A weight that is packed, or held in several tensors; others are filled with the rest of the floats.
     fn fill(&mut self, path: &str, mut slot: WeightSlot<'_, B>) -> Result<(), ImportError> {
         let (kind, [rows, columns]) = self.slot(path, &mut slot);
         let packing = self.quantization.and_then(|wanted| wanted.storage(kind, columns, self.dtype));
-        let split = slot.matrix().filter(|_| rows * columns > self.elements());
+        let elements = most_values(self.largest, [packing]);
+        let split = slot.matrix().filter(|_| rows * columns > elements);
         // Values keep their places in the parameter, so that a split model holds what the whole one holds.
-        let height = if split.is_some() { (self.elements() / columns).max(1) } else { rows };
+        let height = if split.is_some() { (elements / columns).max(1) } else { rows };
         let row = packing.map_or(columns * self.dtype.size(), |packing| 4 * packing.words(columns));
         let bytes = (height * row) as u64;
         if let Some(largest) = self.largest.filter(|largest| bytes > *largest) {

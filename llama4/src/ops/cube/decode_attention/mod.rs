@@ -95,8 +95,8 @@ pub(in crate::ops) fn decode_attention<R: CubeRuntime>(
             ScalarArg::new(slots),
             ScalarArg::new(places.chunk.unwrap_or(0)),
             ScalarArg::new(share),
-            ScalarArg::new(steps.norm.unwrap_or(0.0) as f32),
-            ScalarArg::new(scale as f32),
+            (steps.norm.unwrap_or(0.0) as f32).to_bits(),
+            (scale as f32).to_bits(),
             plan,
             dtype.into(),
         )
@@ -109,8 +109,6 @@ pub(in crate::ops) fn decode_attention<R: CubeRuntime>(
             CubeDim::new_1d(plan.lines() as u32),
             array(&parts, LINE),
             array(&output, LINE),
-            ScalarArg::new(splits),
-            ScalarArg::new(heads),
             plan.part_lines(),
             dtype.into(),
         )
@@ -149,8 +147,8 @@ fn attend_kernel<X: Float>(
     slots: usize,
     chunk: usize,
     share: usize,
-    epsilon: f32,
-    scale: f32,
+    #[comptime] epsilon: u32,
+    #[comptime] scale: u32,
     #[comptime] plan: Plan,
     #[define(X)] _dtype: StorageType,
 ) {
@@ -177,7 +175,12 @@ fn attend_kernel<X: Float>(
         &mut queries,
         &mut joined,
         share,
-        Numbers { slots, chunk, epsilon, scale },
+        Numbers {
+            slots,
+            chunk,
+            epsilon: comptime!(f32::from_bits(epsilon)).runtime(),
+            scale: comptime!(f32::from_bits(scale)).runtime(),
+        },
         plan,
     );
 }
@@ -187,12 +190,12 @@ fn attend_kernel<X: Float>(
 fn join_kernel<X: Float>(
     parts: &Array<Line<f32>>,
     output: &mut Array<Line<X>>,
-    splits: usize,
-    heads: usize,
     #[comptime] part_lines: usize,
     #[define(X)] _dtype: StorageType,
 ) {
     let (head, token, line) = (CUBE_POS_X as usize, CUBE_POS_Y as usize, UNIT_POS as usize);
+    let heads = CUBE_COUNT_X as usize;
+    let splits = parts.len() / (CUBE_COUNT_Y as usize * heads * part_lines);
     let joined = join_shares(parts, token, head, line, splits, heads, part_lines);
     output[(token * heads + head) * comptime!(part_lines - 1) + line] = Line::cast_from(joined);
 }

@@ -61,6 +61,8 @@ struct Plan {
     columns: usize,
     /// Whether the first weight of [`Kind::Sum`] is that of the experts.
     routed: bool,
+    tiles: usize,
+    rows: [usize; 2],
 }
 
 impl Plan {
@@ -244,7 +246,8 @@ impl<R: CubeRuntime> Call<'_, R> {
         }
         let routed = self.kind == Kind::Sum && self.logits.is_some() && self.columns == first.columns;
         let norm = self.norm.map(|norm| (norm.epsilon as f32).to_bits());
-        let plan = Plan { kind: self.kind, tile, norm, columns: first.columns, routed };
+        let (tiles, rows) = (self.tiles, self.rows);
+        let plan = Plan { kind: self.kind, tile, norm, columns: first.columns, routed, tiles, rows };
         let shape = Shape::new([1, self.output.0]);
         let output = empty(x.client.clone(), x.device.clone(), shape, self.output.1);
         let processors = x.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(PROCESSORS);
@@ -266,9 +269,6 @@ impl<R: CubeRuntime> Call<'_, R> {
                 words(self.logits.unwrap_or(&first.words), 1),
                 array(self.residual.unwrap_or(&output), 1),
                 array(&output, 1),
-                ScalarArg::new(self.tiles),
-                ScalarArg::new(self.rows[0]),
-                ScalarArg::new(self.rows[1]),
                 self.logits.map_or(0, |logits| logits.shape.num_elements()),
                 plan,
                 [x.dtype.into(), dtype.into(), self.output.1.into()],
@@ -291,14 +291,13 @@ fn fused_kernel<S: Float, X: Float, Y: Float>(
     logits: &Array<f32>,
     residual: &Array<Y>,
     y: &mut Array<Y>,
-    tiles: usize,
-    rows0: usize,
-    rows1: usize,
     #[comptime] experts: usize,
     #[comptime] plan: Plan,
     #[define(S, X, Y)] _dtypes: [StorageType; 3],
 ) {
     let tile = comptime!(plan.tile);
+    // Numbers of the model are constants: on wgpu, what a launch is given besides is a buffer that is made for it.
+    let (tiles, rows0, rows1) = (plan.tiles.runtime(), plan.rows[0].runtime(), plan.rows[1].runtime());
     let (lane, part) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
     let mut xs = SharedMemory::<u32>::new_lined(comptime!(tile.row_vectors()), LINE);
     let mut x_sums = SharedMemory::<f32>::new(comptime!(tile.row_sums()));
