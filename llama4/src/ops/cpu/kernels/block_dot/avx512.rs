@@ -1,15 +1,12 @@
 use std::arch::x86_64::{
-    __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_maskz_loadu_epi16, _mm512_add_epi32, _mm512_and_si512,
-    _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_maskz_loadu_epi8, _mm512_mul_ps, _mm512_permutexvar_ps, _mm512_reduce_add_ps, _mm512_set1_epi8,
-    _mm512_set1_epi32, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_srli_epi16, _mm512_xor_si512,
+    __m512i, _mm256_maskz_loadu_epi16, _mm512_add_epi32, _mm512_and_si512, _mm512_cvtepi32_ps, _mm512_cvtph_ps,
+    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_maskz_loadu_epi8, _mm512_mul_ps,
+    _mm512_permutexvar_ps, _mm512_reduce_add_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setr_epi32,
+    _mm512_setzero_ps, _mm512_srli_epi16, _mm512_xor_si512,
 };
 
 use super::{GROUP, Matrix, Rows};
 use crate::quant::{BLOCK, Packing};
-
-/// Bytes from where weights are read to where they are asked for: the processor does not look far enough itself.
-const AHEAD: usize = 1024;
 
 /// # Safety
 /// The processor must have the instructions of [`Level::Avx512`](super::Level); `x` has `count` rows of the weight's width, padded, and was quantised for its packing.
@@ -83,9 +80,8 @@ unsafe fn row<const Q4: bool, const X: usize>(weight: &Matrix, at: usize, x: &Ro
             let mask = if rest >= 64 { u64::MAX } else { (1 << rest) - 1 };
             // SAFETY: the mask has just the bytes that the row still has; activations are padded to whole groups.
             unsafe {
-                let place = bytes.add(from * if Q4 { 16 } else { 32 });
-                let weight = load(place, mask);
-                _mm_prefetch::<_MM_HINT_T0>(place.wrapping_add(AHEAD).cast());
+                // Not asked for ahead: rows follow one another, and the processor does so by itself.
+                let weight = load(bytes.add(from * if Q4 { 16 } else { 32 }), mask);
                 for index in 0..X {
                     let quants = quants.add(index * width + from * BLOCK);
                     let starts = starts.add(index * start_width + from * if Q4 { 4 } else { 8 });

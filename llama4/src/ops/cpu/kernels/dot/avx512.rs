@@ -1,7 +1,7 @@
 use std::arch::x86_64::{
-    __m512, __mmask16, _MM_HINT_NTA, _MM_HINT_T0, _mm_prefetch, _mm256_maskz_loadu_epi16, _mm512_add_ps,
-    _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_maskz_loadu_ps,
-    _mm512_reduce_add_ps, _mm512_setzero_ps, _mm512_slli_epi32,
+    __m512, __mmask16, _mm256_maskz_loadu_epi16, _mm512_add_ps, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
+    _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_maskz_loadu_ps, _mm512_reduce_add_ps, _mm512_setzero_ps,
+    _mm512_slli_epi32,
 };
 
 use super::{BF16, F16, F32, MOST, Matrix};
@@ -12,9 +12,6 @@ const LANES: usize = 16;
 
 /// Vectors that a turn of the loop takes.
 const TURN: usize = 4;
-
-/// Bytes from where weights are read to where they are asked for: the processor does not look far enough itself.
-const AHEAD: usize = 2048;
 
 /// # Safety
 /// The processor must have the instructions of [`Level::Avx512`](super::Level), and `x` `count` rows of the weight's width.
@@ -134,28 +131,12 @@ unsafe fn step<const FORMAT: u8, const ROWS: usize, const X: usize>(
         xs[index] = unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr().add(index * columns + at)) };
     }
     for row in 0..ROWS {
-        // SAFETY: within row `row` of the weight; asking for more harms nothing.
-        let weight = unsafe {
-            let words = words.add(row * stride);
-            if (at * size::<FORMAT>()).is_multiple_of(64) {
-                let here = words.cast::<u8>().wrapping_add(at * size::<FORMAT>());
-                match FORMAT {
-                    // Keys of attention are `f32`, too, and are read again for the next token.
-                    F32 => _mm_prefetch::<_MM_HINT_T0>(here.wrapping_add(AHEAD).cast()),
-                    _ => _mm_prefetch::<_MM_HINT_NTA>(here.wrapping_add(2 * AHEAD).cast()),
-                }
-            }
-            load::<FORMAT>(words, at, mask)
-        };
+        // SAFETY: within row `row` of the weight. It is not asked for ahead: rows follow one another, and the processor does so by itself.
+        let weight = unsafe { load::<FORMAT>(words.add(row * stride), at, mask) };
         for index in 0..X {
             sums[row][index] = _mm512_fmadd_ps(weight, xs[index], sums[row][index]);
         }
     }
-}
-
-/// Bytes of a value.
-const fn size<const FORMAT: u8>() -> usize {
-    if FORMAT == F32 { 4 } else { 2 }
 }
 
 /// Sixteen values of a row as floats, zero where the mask has no bit.

@@ -1,9 +1,9 @@
 //! Rows of `bf16` times activations that are rounded to `bf16`: an instruction takes two products a lane, and nothing is converted.
 
 use std::arch::x86_64::{
-    __m256i, __m512, __m512bh, __m512i, __mmask32, _MM_HINT_NTA, _mm_prefetch, _mm256_storeu_si256, _mm512_add_ps,
-    _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_maskz_loadu_epi16, _mm512_reduce_add_ps,
-    _mm512_setzero_ps, _mm512_setzero_si512,
+    __m256i, __m512, __m512bh, __m512i, __mmask32, _mm256_storeu_si256, _mm512_add_ps, _mm512_cvtneps_pbh,
+    _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_maskz_loadu_epi16, _mm512_reduce_add_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512,
 };
 use std::cell::RefCell;
 use std::mem::transmute;
@@ -18,9 +18,6 @@ const FLOATS: usize = 16;
 
 /// Vectors that a turn of the loop takes.
 const TURN: usize = 4;
-
-/// Bytes from where weights are read to where they are asked for, past the caches.
-const AHEAD: usize = 4096;
 
 thread_local! {
     static ROUNDED: RefCell<Vec<u16>> = RefCell::default();
@@ -153,10 +150,9 @@ unsafe fn step<const ROWS: usize, const X: usize>(
         xs[index] = unsafe { _mm512_maskz_loadu_epi16(mask, x.as_ptr().add(index * columns + at).cast()) };
     }
     for row in 0..ROWS {
-        // SAFETY: within row `row` of the weight; asking for more harms nothing.
+        // SAFETY: within row `row` of the weight. It is not asked for ahead: rows follow one another, and the processor does so by itself.
         let weight = unsafe {
             let here = weight.add(row * stride + at);
-            _mm_prefetch::<_MM_HINT_NTA>(here.cast::<i8>().wrapping_add(AHEAD));
             _mm512_maskz_loadu_epi16(mask, here.cast())
         };
         for index in 0..X {
