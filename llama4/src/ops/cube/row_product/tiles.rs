@@ -32,6 +32,9 @@ pub(super) const STEP: usize = 8 * BLOCK;
 /// Cubes of a multiprocessor. More rows than these have are taken in rounds, so that `x` is read less often.
 pub(super) const CUBES: u32 = 4;
 
+/// Tensors that a kernel for a token's products has, and one with their lengths.
+const BINDINGS: u32 = 12;
+
 /// How a plane works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Tile {
@@ -102,7 +105,8 @@ impl Tile {
         let tile = Self { packing, columns, inputs: 1, split, brain, cores: false, single };
         let hardware = &client.properties().hardware;
         let fits = tile.shared_bytes() <= hardware.max_shared_memory_size
-            && (PLANE * split) as u32 <= hardware.max_units_per_cube;
+            && (PLANE * split) as u32 <= hardware.max_units_per_cube
+            && hardware.max_bindings >= BINDINGS;
         fits.then_some(tile)
     }
 
