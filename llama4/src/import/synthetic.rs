@@ -357,7 +357,10 @@ mod tests {
     fn a_split_model_is_the_whole_one_in_smaller_tensors() {
         for quantization in [None, Some(Quantization::q8()), Some(Quantization::uniform(Packing::Q4))] {
             let mut whole = model(&large(), 3, quantization);
-            let mut parts = split(LARGEST, quantization).unwrap();
+            // As many values, of fewer bits.
+            let bits = quantization.map_or(32, |quantization| quantization.weights.bits() as u64);
+            let largest = LARGEST * bits / 32;
+            let mut parts = split(largest, quantization).unwrap();
             assert_eq!(whole.split_weights(), 0);
             // Four groups of one expert instead of one of four, each with two products.
             let more = 6 * config().moe_layers.len();
@@ -365,7 +368,8 @@ mod tests {
             let mut split = Vec::new();
             for (path, mut slot) in parts.weight_slots() {
                 let Some(Weight::Split(rows)) = slot.matrix() else { continue };
-                assert!(rows.len() > 1 && rows.iter().all(|rows| 4 * rows.count() * 96 <= LARGEST as usize), "{path}");
+                let fits = |rows: &Rows<_>| (rows.count() * 96) as u64 * bits / 8 <= largest;
+                assert!(rows.len() > 1 && rows.iter().all(fits), "{path}");
                 split.push(path);
             }
             assert!(split.contains(&"model.embed_tokens.weight".to_owned()), "{split:?}");
