@@ -1,7 +1,8 @@
 use crate::nn::moe::ELEMENTS_PER_TENSOR;
 use crate::quant::Packing;
 
-/// Most values of a tensor where none may have more than `largest` bytes: of weights with these packings, in the same number each.
+/// Most values of a tensor where none may have more than `largest` bytes: of weights with these packings, in the same number each. Never more than
+/// kernels can index.
 pub(super) fn most_values(largest: Option<u64>, packings: impl IntoIterator<Item = Option<Packing>>) -> usize {
     // The widest float has four bytes. Scales have tensors of their own.
     let bits = packings.into_iter().map(|packing| packing.map_or(32, Packing::bits)).max().unwrap_or(32);

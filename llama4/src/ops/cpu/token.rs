@@ -32,8 +32,9 @@ impl Experts {
 }
 
 impl Choice {
-    fn expert<'a>(&self, experts: Matrix<'a>) -> Option<kernels::Expert<'a>> {
-        let whole = experts.rows().is_multiple_of(2 * self.count);
+    /// Its rows, of which each expert has `pieces` of the same number.
+    fn expert<'a>(&self, experts: Matrix<'a>, pieces: usize) -> Option<kernels::Expert<'a>> {
+        let whole = experts.rows().is_multiple_of(pieces * self.count);
         whole.then_some(kernels::Expert { experts, count: self.count, index: self.index })
     }
 }
@@ -78,7 +79,7 @@ pub(in crate::ops) fn normed_swiglu(
         Some(experts) => {
             let (choice, rows) = (experts.choice()?, experts.rows.matrix()?);
             inner = rows.rows() / choice.count / 2;
-            Some((choice.expert(rows)?, choice.score))
+            Some((choice.expert(rows, 2)?, choice.score))
         }
         None => None,
     };
@@ -102,7 +103,7 @@ pub(in crate::ops) fn add_linear(
     floats!(residual, x);
     let weight = weight.matrix()?;
     let expert = match experts {
-        Some(experts) => Some(experts.choice()?.expert(experts.rows.matrix()?)?),
+        Some(experts) => Some(experts.choice()?.expert(experts.rows.matrix()?, 1)?),
         None => None,
     };
     let outputs = expert.map_or(weight.rows(), |expert| expert.experts.rows() / expert.count);

@@ -24,6 +24,16 @@ pub(super) fn words<R: CubeRuntime>(tensor: &CubeTensor<R>, line: usize) -> Arra
     unsafe { ArrayArg::from_raw_parts_and_size(&tensor.handle, length, line, 4) }
 }
 
+/// Whether part of a tensor may be bound that begins so many bytes behind its begin: wgpu has an alignment for that, which may be 256.
+pub(super) fn may_begin_at<R: CubeRuntime>(client: &ComputeClient<R>, bytes: usize) -> bool {
+    #[cfg(feature = "wgpu")]
+    if TypeId::of::<R>() == TypeId::of::<cubecl::wgpu::WgpuRuntime>() {
+        return bytes.is_multiple_of(client.properties().memory.alignment as usize);
+    }
+    let _ = (client, bytes);
+    true
+}
+
 /// Bytes that memory of results is a multiple of, and that it is larger than what it is needed for.
 const APART: usize = 512;
 

@@ -218,9 +218,9 @@ impl<R: CubeRuntime> Bench<R> {
         let x = normed(&x, &weight, dtype);
 
         let (q, k, v) = (
-            self.packed(packing, 96, columns, 5),
-            self.packed(packing, 32, columns, 6),
-            self.packed(packing, 48, columns, 7),
+            self.packed(packing, 192, columns, 5),
+            self.packed(packing, 64, columns, 6),
+            self.packed(packing, 128, columns, 7),
         );
         let parts = normed_rows(&stream_x, &norm, &[&q.0, &k.0, &v.0]).expect("whole steps");
         for (part, weight) in parts.iter().zip([q.1, k.1, v.1]) {

@@ -89,7 +89,7 @@ pub(super) fn fused_kernel<S: Float, X: Float, Y: Float>(
                 now.take(&next, tile);
             }
         } else {
-            // A loop: a step is a thousand instructions.
+            // A loop, since a step is long without tensor cores.
             let steps = comptime!(plan.steps()).runtime();
             for s in 0..steps {
                 let last = s + 1 == steps;

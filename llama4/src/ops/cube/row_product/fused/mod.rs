@@ -10,7 +10,7 @@ use cubecl::prelude::*;
 
 use super::tiles::{CUBES, PLANE, STEP, TILE, Tile};
 use super::{LINE, PackedRows};
-use crate::ops::cube::args::{array, empty, words};
+use crate::ops::cube::args::{array, empty, may_begin_at, words};
 use crate::quant::Packing;
 
 #[cfg(test)]
@@ -96,6 +96,10 @@ pub(in crate::ops) fn normed_rows<R: CubeRuntime>(
 ) -> Option<Vec<CubeTensor<R>>> {
     let rows: Vec<usize> = weights.iter().map(|weight| weight.words.shape[0]).collect();
     if rows.is_empty() || rows.len() > 3 || rows.iter().any(|rows| !rows.is_multiple_of(TILE)) {
+        return None;
+    }
+    let size = norm.weight.dtype.size();
+    if !rows.iter().all(|rows| may_begin_at(&x.client, rows * size)) {
         return None;
     }
     let outputs: usize = rows.iter().sum();
@@ -189,7 +193,7 @@ fn down_by_turns<R: CubeRuntime>(
     residual: &CubeTensor<R>,
 ) -> Option<CubeTensor<R>> {
     let (width, inner) = (weight.columns, chosen.experts.columns);
-    if x.shape.num_elements() != width + inner {
+    if x.shape.num_elements() != width + inner || !may_begin_at(&x.client, width * x.dtype.size()) {
         return None;
     }
     let part = |first: usize, count: usize| {
