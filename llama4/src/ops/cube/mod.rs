@@ -33,7 +33,7 @@ pub(super) use door::{Door, float, int, is_cube, is_fused, owned, strided, wrap,
 pub(super) use gate::{swiglu, swiglu_halves};
 pub(super) use heads::{Steps, position_heads};
 pub(super) use norm::rms_norm;
-pub(super) use product::exact_product;
+pub(super) use product::{exact_product, product_into};
 pub(super) use read::read_during;
 pub(super) use router::router_logits;
 pub(super) use row_product::{Chosen, Norm, Weights, down, fuses_tokens, gated, normed_rows, row_product};
@@ -58,6 +58,12 @@ impl<R: CubeRuntime> PackedRows<R> {
     fn bound_scales(&self) -> &CubeTensor<R> {
         self.scales.as_ref().unwrap_or(&self.words)
     }
+}
+
+/// Multiprocessors of a device, by which work is divided. wgpu does not say how many there are: work for more than those waits, work for fewer
+/// would leave some without.
+fn processors<R: CubeRuntime>(client: &cubecl::prelude::ComputeClient<R>) -> usize {
+    client.properties().hardware.num_streaming_multiprocessors.unwrap_or(128) as usize
 }
 
 /// Cubes along two axes, at least `count` in all: an axis alone has room for 65,535.

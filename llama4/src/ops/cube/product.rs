@@ -1,6 +1,6 @@
 use burn::tensor::DType;
 use burn_cubecl::CubeRuntime;
-use burn_cubecl::kernel::matmul::init_matmul_output;
+use burn_cubecl::kernel::matmul::{MatmulStrategy, init_matmul_output, matmul};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::CubePrimitive;
 use cubecl::tf32;
@@ -25,4 +25,17 @@ pub(in crate::ops) fn exact_product<R: CubeRuntime>(a: CubeTensor<R>, b: CubeTen
         &mut MatmulElems::from_globals(&MatmulGlobalElems { lhs: dtype, rhs: dtype, out: dtype }),
     );
     super::ran("f32 product", launched).then_some(output)
+}
+
+/// burn's product of two matrices of one type, with sums of another. `None` where it has no kernel for that.
+pub(in crate::ops) fn product_into<R: CubeRuntime>(
+    a: CubeTensor<R>,
+    b: CubeTensor<R>,
+    dtype: DType,
+) -> Option<CubeTensor<R>> {
+    if a.dtype != b.dtype {
+        return None;
+    }
+    let product = matmul(a, b, None, MatmulStrategy::default(), dtype);
+    super::ran("product with wider sums", product.as_ref().map(|_| ())).then(|| product.ok())?
 }

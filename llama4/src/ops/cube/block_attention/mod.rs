@@ -152,12 +152,11 @@ fn choose<R: CubeRuntime>(
     if !fits {
         return None;
     }
-    let processors = hardware.num_streaming_multiprocessors.unwrap_or(64) as usize;
     let cubes: usize = queries.shape[1] * pieces.iter().map(|piece| piece.len.div_ceil(8 * QUERIES)).sum::<usize>();
     let planes = match pieces.iter().map(|piece| piece.len).max()? {
         0..=16 => 1,
         17..=64 => 4,
-        _ if cubes < 2 * processors => 4,
+        _ if cubes < 2 * super::processors(&queries.client) => 4,
         _ => 8,
     };
     [3, 2].into_iter().find_map(|stages| {

@@ -58,7 +58,7 @@ pub(in crate::ops) fn decode_attention<R: CubeRuntime>(
     if !fits {
         return None;
     }
-    let plan = Plan {
+    let plan = |keys| Plan {
         kv_heads,
         group: heads / kv_heads,
         width,
@@ -66,9 +66,12 @@ pub(in crate::ops) fn decode_attention<R: CubeRuntime>(
         normed: steps.norm.is_some(),
         tempered: steps.temperature.is_some(),
         planes: PLANES,
+        keys,
     };
-    let cubes = (2 * hardware.num_streaming_multiprocessors.unwrap_or(64) as usize).div_ceil(kv_heads * tokens);
-    let share = places.most.div_ceil(cubes).next_multiple_of(PLANES * plan.step() / 2);
+    let cubes = (2 * super::processors(client)).div_ceil(kv_heads * tokens);
+    let (few, many) = (plan(2), plan(4));
+    let (own, step) = (places.most.div_ceil(cubes), |plan: Plan| PLANES * plan.step());
+    let (plan, share) = if own <= step(few) { (few, step(few)) } else { (many, own.next_multiple_of(step(many) / 2)) };
     let splits = places.most.div_ceil(share);
     let fresh = |shape, dtype| empty(client.clone(), queries.device.clone(), shape, dtype);
     let parts = fresh(Shape::new([tokens * splits * heads, plan.part_lines() * LINE]), DType::F32);
@@ -152,7 +155,7 @@ fn attend_kernel<X: Float>(
     #[comptime] plan: Plan,
     #[define(X)] _dtype: StorageType,
 ) {
-    let mut queries = SharedMemory::<f32>::new_lined(comptime!(plan.group * plan.lines()), LINE);
+    let mut queries = SharedMemory::<f32>::new_lined(comptime!((plan.group + 1) * plan.lines()), LINE);
     let mut joined = SharedMemory::<u32>::new_lined(comptime!(plan.joined_lines()), LINE);
     let share = Share {
         kv_head: CUBE_POS_X as usize,

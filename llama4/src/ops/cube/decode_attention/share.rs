@@ -12,9 +12,6 @@ pub(super) const PLANE: usize = 32;
 pub(super) const OWN: usize = 16;
 pub(super) const LINE: usize = 4;
 
-/// Keys that a unit takes in one step.
-const KEYS: usize = 4;
-
 /// Parts that are loaded together to be joined.
 const TOGETHER: usize = 8;
 
@@ -29,6 +26,8 @@ pub(super) struct Plan {
     pub(super) tempered: bool,
     /// Planes of a cube that take part.
     pub(super) planes: usize,
+    /// Keys that a unit takes in one step: few where there are few, so that no plane is left without.
+    pub(super) keys: usize,
 }
 
 impl Plan {
@@ -39,7 +38,7 @@ impl Plan {
 
     /// Keys that a plane takes in one step.
     pub(super) fn step(self) -> usize {
-        PLANE / self.units() * KEYS
+        PLANE / self.units() * self.keys
     }
 
     /// Vectors of a head.
@@ -86,7 +85,7 @@ pub(super) struct Numbers {
 /// Write the new key and value of a head where they belong, and attend from its queries over a share of the keys. The result is a part, to be
 /// joined with those of the other shares.
 ///
-/// `queries` has room for the group's heads, `joined` for [`Plan::joined_lines`].
+/// `queries` has room for the group's heads and the new key, `joined` for [`Plan::joined_lines`].
 #[cube]
 #[allow(clippy::too_many_arguments, reason = "of a kernel")]
 pub(super) fn attend<X: Float>(
@@ -115,8 +114,9 @@ pub(super) fn attend<X: Float>(
         past %= numbers.chunk;
     }
     let first = share.split * share.keys;
-    // Nothing is left for the last cubes of a sequence that is shorter than others.
-    let last = select(first + share.keys < past + 1, first + share.keys, past + 1);
+    let has_new = first <= past && past < first + share.keys;
+    // Old keys alone. Nothing is left for the last cubes of a sequence that is shorter than others.
+    let last = select(first + share.keys < past, first + share.keys, past);
     let base = (row * plan.kv_heads + kv_head) * numbers.slots * lines;
 
     // Queries of this key head, then the new key, a plane each.
@@ -140,10 +140,12 @@ pub(super) fn attend<X: Float>(
             four = rounded::<X>(four * Line::empty(LINE).fill(1.0 / f32::sqrt(mean + numbers.epsilon)));
         }
         if is_key {
-            // The cube that has the last keys writes the new one, and reads it with the others.
-            if first <= past && past < first + share.keys && inside {
-                keys[base + past * lines + lane] = Line::cast_from(four);
-                values[base + past * lines + lane] = new_values[own_key + lane];
+            if inside {
+                queries[group * lines + lane] = four;
+                if has_new {
+                    keys[base + past * lines + lane] = Line::cast_from(four);
+                    values[base + past * lines + lane] = new_values[own_key + lane];
+                }
             }
         } else {
             if comptime!(plan.tempered) {
@@ -156,7 +158,6 @@ pub(super) fn attend<X: Float>(
         head += CUBE_DIM_Y as usize;
     }
     sync_cube();
-    sync_storage();
 
     // Units that share a key, and this unit's.
     let units = comptime!(plan.units());
@@ -173,14 +174,36 @@ pub(super) fn attend<X: Float>(
             sums[comptime!(h * (OWN / LINE) + i)] = Line::empty(LINE).fill(0.0);
         }
     }
+    if has_new && plane == 0 {
+        // Not from the cache, where it would have to arrive first.
+        let value = (token * plan.kv_heads + kv_head) * lines + own * comptime!(OWN / LINE);
+        #[unroll]
+        for h in 0..plan.group {
+            let mut products = Line::<f32>::empty(LINE).fill(0.0);
+            #[unroll]
+            for i in 0..comptime!(OWN / LINE) {
+                let at = own * comptime!(OWN / LINE) + i;
+                products += queries[comptime!(h * plan.lines()) + at] * queries[group * lines + at];
+            }
+            let score = over_units(over_line(products), plan);
+            if key == 0 {
+                highest[h] = score;
+                weight[h] = 1.0;
+                #[unroll]
+                for i in 0..comptime!(OWN / LINE) {
+                    sums[comptime!(h * (OWN / LINE) + i)] = Line::cast_from(new_values[value + i]);
+                }
+            }
+        }
+    }
     let step = comptime!(plan.planes * plan.step());
     // Planes that do not take part have no keys.
     let mut start = select(plane < plan.planes, first + plane * comptime!(plan.step()), last);
     while start < last {
-        let mut scores = Array::<f32>::new(comptime!(plan.group * KEYS));
-        let mut kept = Array::<Line<X>>::lined(comptime!(KEYS * OWN / LINE), LINE);
+        let mut scores = Array::<f32>::new(comptime!(plan.group * plan.keys));
+        let mut kept = Array::<Line<X>>::lined(comptime!(plan.keys * OWN / LINE), LINE);
         #[unroll]
-        for k in 0..KEYS {
+        for k in 0..plan.keys {
             let index = start + comptime!(k * (PLANE / plan.units())) + key;
             let from = base + select(index < last, index, last - 1) * lines + own * comptime!(OWN / LINE);
             #[unroll]
@@ -190,35 +213,29 @@ pub(super) fn attend<X: Float>(
         }
         #[unroll]
         for h in 0..plan.group {
-            let mut products = Array::<Line<f32>>::lined(KEYS, LINE);
+            let mut products = Array::<Line<f32>>::lined(plan.keys, LINE);
             #[unroll]
-            for k in 0..KEYS {
+            for k in 0..plan.keys {
                 products[k] = Line::empty(LINE).fill(0.0);
             }
             #[unroll]
             for i in 0..comptime!(OWN / LINE) {
                 let query = queries[comptime!(h * plan.width / LINE) + own * comptime!(OWN / LINE) + i];
                 #[unroll]
-                for k in 0..KEYS {
+                for k in 0..plan.keys {
                     products[k] += query * Line::<f32>::cast_from(kept[comptime!(k * (OWN / LINE) + i)]);
                 }
             }
             #[unroll]
-            for k in 0..KEYS {
-                let product = products[k];
-                let mut score = (product[0] + product[1]) + (product[2] + product[3]);
-                let rounds = comptime!(plan.units().trailing_zeros());
-                #[unroll]
-                for bit in 0..rounds {
-                    score += plane_shuffle_xor(score, comptime!(1u32 << bit));
-                }
+            for k in 0..plan.keys {
+                let score = over_units(over_line(products[k]), plan);
                 let index = start + comptime!(k * (PLANE / plan.units())) + key;
-                scores[comptime!(h * KEYS + k)] = select(index < last, score, -1e30);
+                scores[comptime!(h * plan.keys + k)] = select(index < last, score, -1e30);
             }
         }
         // The values take the keys' place.
         #[unroll]
-        for k in 0..KEYS {
+        for k in 0..plan.keys {
             let index = start + comptime!(k * (PLANE / plan.units())) + key;
             let from = base + select(index < last, index, last - 1) * lines + own * comptime!(OWN / LINE);
             #[unroll]
@@ -230,8 +247,8 @@ pub(super) fn attend<X: Float>(
         for h in 0..plan.group {
             let mut most = highest[h];
             #[unroll]
-            for k in 0..KEYS {
-                most = max(most, scores[comptime!(h * KEYS + k)]);
+            for k in 0..plan.keys {
+                most = max(most, scores[comptime!(h * plan.keys + k)]);
             }
             let shrink = f32::exp(highest[h] - most);
             highest[h] = most;
@@ -242,9 +259,9 @@ pub(super) fn attend<X: Float>(
                 sums[slot] = sums[slot] * Line::empty(LINE).fill(shrink);
             }
             #[unroll]
-            for k in 0..KEYS {
+            for k in 0..plan.keys {
                 let index = start + comptime!(k * (PLANE / plan.units())) + key;
-                let share = select(index < last, f32::exp(scores[comptime!(h * KEYS + k)] - most), 0.0);
+                let share = select(index < last, f32::exp(scores[comptime!(h * plan.keys + k)] - most), 0.0);
                 total += share;
                 #[unroll]
                 for i in 0..comptime!(OWN / LINE) {
@@ -258,6 +275,18 @@ pub(super) fn attend<X: Float>(
         start += step;
     }
     join_planes(parts, joined, &mut sums, &highest, &weight, share, plan);
+}
+
+/// The sum of what the units that share a key have.
+#[cube]
+fn over_units(own: f32, #[comptime] plan: Plan) -> f32 {
+    let mut sum = own;
+    let rounds = comptime!(plan.units().trailing_zeros());
+    #[unroll]
+    for bit in 0..rounds {
+        sum += plane_shuffle_xor(sum, comptime!(1u32 << bit));
+    }
+    sum
 }
 
 /// Join what the units of a plane have, then what its planes have.

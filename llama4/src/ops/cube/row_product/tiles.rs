@@ -17,6 +17,7 @@ use cubecl::server::LaunchError;
 
 use super::{Encoding, LINE, Part, Source};
 use crate::ops::cube::args::{array, words};
+use crate::ops::cube::processors;
 use crate::quant::Packing;
 
 /// Units of a plane, and rows of a weight that it multiplies.
@@ -30,7 +31,10 @@ pub(super) const BLOCK: usize = 32;
 pub(super) const STEP: usize = 8 * BLOCK;
 
 /// Cubes of a multiprocessor. More rows than these have are taken in rounds, so that `x` is read less often.
-pub(super) const CUBES: u32 = 4;
+pub(super) const CUBES: usize = 4;
+
+/// Most planes of a cube without tensor cores: enough of them that some compute while others wait for weights.
+const UNIT_PLANES: usize = 10;
 
 /// Tensors that a kernel for a token's products has, and one with their lengths.
 const BINDINGS: u32 = 12;
@@ -101,12 +105,11 @@ impl Tile {
         if !packing.has_scales() || !(brain || single || dtype == DType::F16) || !columns.is_multiple_of(STEP) {
             return None;
         }
-        let split = Self::split(packing, columns)?;
-        let tile = Self { packing, columns, inputs: 1, split, brain, cores: false, single };
         let hardware = &client.properties().hardware;
-        let fits = tile.shared_bytes() <= hardware.max_shared_memory_size
-            && (PLANE * split) as u32 <= hardware.max_units_per_cube
-            && hardware.max_bindings >= BINDINGS;
+        let (steps, most) = (columns / STEP, UNIT_PLANES.min(hardware.max_units_per_cube as usize / PLANE));
+        let split = (1..=most).rev().find(|split| steps.is_multiple_of(*split))?;
+        let tile = Self { packing, columns, inputs: 1, split, brain, cores: false, single };
+        let fits = tile.shared_bytes() <= hardware.max_shared_memory_size && hardware.max_bindings >= BINDINGS;
         fits.then_some(tile)
     }
 
@@ -171,12 +174,12 @@ pub(super) fn launch<R: CubeRuntime>(
     output: &CubeTensor<R>,
 ) -> Result<(), LaunchError> {
     let tiles = part.outputs.div_ceil(TILE);
-    let processors = x.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(64);
+    let cubes = (CUBES * processors(&x.client)).min(tiles);
     // SAFETY: reads stay in the rows of `x` and of the group's weight, which exist; writes in the output of the same rows.
     unsafe {
         tile_product_kernel::launch_unchecked(
             &x.client,
-            CubeCount::Static((tiles as u32).min(CUBES * processors), 1, 1),
+            CubeCount::Static(cubes as u32, 1, 1),
             CubeDim::new_2d(PLANE as u32, tile.split as u32),
             words(x, LINE),
             words(source.values, LINE),

@@ -29,7 +29,6 @@ pub(super) fn multiply_alone<X: Float>(
         let first = (step * 8 + block) * comptime!(4 * tile.vectors() + 1) + line * comptime!(tile.vectors());
         let mut upper = 0.0_f32;
         let mut lower = 0.0_f32;
-        let mut sum = 0.0_f32;
         #[unroll]
         for word in 0..LINE {
             let low = four::<X>(xs, first, comptime!(word / 2), comptime!(word % 2), tile);
@@ -45,20 +44,17 @@ pub(super) fn multiply_alone<X: Float>(
                     lower = fma(nibble(l, comptime!(2 * value)), low[value], lower);
                     upper = fma(nibble(u, comptime!(2 * value + 1)), high[value], upper);
                     lower = fma(nibble(l, comptime!(2 * value + 1)), high[value], lower);
-                    sum += low[value] + high[value];
                 } else {
                     upper = fma(byte(u, value), low[value], upper);
                     lower = fma(byte(l, value), low[value], lower);
-                    sum += low[value];
                 }
             }
         }
-        let offset = comptime!(if four_bits { -136.0_f32 } else { -384.0_f32 });
         let shift = side as u32 * 16;
         let upper_scale = half_to_f32((weight.scales[load] >> shift) & 0xffff);
         let lower_scale = half_to_f32((weight.scales[comptime!(tile.loads() + load)] >> shift) & 0xffff);
-        totals[0] = fma(upper_scale, fma(sum, offset, upper), totals[0]);
-        totals[1] = fma(lower_scale, fma(sum, offset, lower), totals[1]);
+        totals[0] = fma(upper_scale, upper, totals[0]);
+        totals[1] = fma(lower_scale, lower, totals[1]);
     }
 }
 
@@ -91,20 +87,32 @@ fn four<X: Float>(
     values
 }
 
-/// `128 +` nibble `index` of a word: its bits in the mantissa of a float whose exponent is that of 128.
+/// Nibble `index` of a word, less 8.
 #[cube]
 fn nibble(word: u32, #[comptime] index: usize) -> f32 {
-    f32::reinterpret((moved(word, comptime!(4 * index as i32 - 16)) & 0x000f_0000) | 0x4300_0000)
+    // The upper three are not bits of a mantissa where they are.
+    if comptime!(index < 5) {
+        in_mantissa(word, comptime!(4 * index as u32), 4u32, 0u32)
+    } else {
+        in_mantissa(word >> 12, comptime!(4 * index as u32 - 12), 4u32, 0u32)
+    }
 }
 
-/// `384 +` byte `index` of a word, likewise: 128 more, modulo 256, turns two's complement into an offset.
+/// Byte `index` of a word, in two's complement: with its upper bit turned it is 128 more.
 #[cube]
 fn byte(word: u32, #[comptime] index: usize) -> f32 {
-    f32::reinterpret((moved(word, comptime!(8 * index as i32 - 15)) & 0x007f_8000) ^ 0x43c0_0000)
+    if comptime!(index < 2) {
+        in_mantissa(word, comptime!(8 * index as u32), 8u32, 0x80u32)
+    } else {
+        in_mantissa(word >> comptime!(8 * index as u32 - 8), 8u32, 8u32, 0x80u32)
+    }
 }
 
-/// The word, `by` bits to the right, or to the left where that is negative.
+/// `bits` bits of a word from `place` on, those of `turned` turned over, less half of what they can be. They stay where they are, without a
+/// shift, and become bits of the mantissa of a float whose exponent is such that they count as whole numbers; what it is too much is taken off
+/// exactly.
 #[cube]
-fn moved(word: u32, #[comptime] by: i32) -> u32 {
-    if comptime!(by >= 0) { word >> comptime!(by as u32) } else { word << comptime!(-by as u32) }
+fn in_mantissa(word: u32, #[comptime] place: u32, #[comptime] bits: u32, #[comptime] turned: u32) -> f32 {
+    let (mask, exponent) = comptime!((((1u32 << bits) - 1) << place, ((150 - place) << 23) | (turned << place)));
+    f32::reinterpret((word & mask) ^ exponent) - comptime!(((1u32 << (23 - place)) + (1 << (bits - 1))) as f32)
 }

@@ -17,7 +17,7 @@ use cubecl::features::MmaConfig;
 use cubecl::prelude::*;
 
 use super::args::{empty, words};
-use super::{Weights, row_product};
+use super::{Weights, processors, row_product};
 use crate::quant::Packing;
 use tile::{Encoding, LINE, OWN, PLANE, Tile};
 
@@ -86,7 +86,7 @@ pub(in crate::ops) fn tile_product<R: CubeRuntime>(
 ) -> Option<CubeTensor<R>> {
     let source = Source::new(weights, x.dtype)?;
     let outputs = source.rows / counts.len().max(1);
-    let launches: Option<Vec<Launch>> = plan(source.encoding, counts, outputs, processors(x))
+    let launches: Option<Vec<Launch>> = plan(source.encoding, counts, outputs, processors(&x.client))
         .into_iter()
         .map(|(heights, table)| choose(x, &source, outputs, heights, table))
         .collect();
@@ -184,10 +184,6 @@ fn row_tiles(counts: &[usize], outputs: usize, large: usize, small: usize) -> [V
     tables
 }
 
-fn processors<R: CubeRuntime>(x: &CubeTensor<R>) -> usize {
-    x.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(64) as usize
-}
-
 /// How cubes work on these tiles, where device and shapes allow it.
 fn choose<R: CubeRuntime>(
     x: &CubeTensor<R>,
@@ -209,7 +205,7 @@ fn choose<R: CubeRuntime>(
     {
         return None;
     }
-    let processors = processors(x);
+    let processors = processors(&x.client);
     let cubes = |planes: usize| table.len() / LINE * outputs.div_ceil(planes * tile::OUTPUTS);
     let (planes, splits): (usize, &[usize]) = if heights > 4 {
         // Large cubes need less of `x`, small ones fill the last round of cubes better.

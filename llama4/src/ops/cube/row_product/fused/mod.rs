@@ -11,6 +11,7 @@ use cubecl::prelude::*;
 use super::tiles::{CUBES, PLANE, STEP, TILE, Tile};
 use super::{LINE, PackedRows};
 use crate::ops::cube::args::{array, empty, may_begin_at, words};
+use crate::ops::cube::processors;
 use crate::quant::Packing;
 
 #[cfg(test)]
@@ -218,9 +219,6 @@ fn down_by_turns<R: CubeRuntime>(
     call.launch("down of the expert")
 }
 
-/// As many multiprocessors are taken for there where the device does not say: too many cubes are better than too few.
-const PROCESSORS: u32 = 128;
-
 struct Call<'a, R: CubeRuntime> {
     kind: Kind,
     x: &'a CubeTensor<R>,
@@ -254,13 +252,13 @@ impl<R: CubeRuntime> Call<'_, R> {
         let plan = Plan { kind: self.kind, tile, norm, columns: first.columns, routed, tiles, rows };
         let shape = Shape::new([1, self.output.0]);
         let output = empty(x.client.clone(), x.device.clone(), shape, self.output.1);
-        let processors = x.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(PROCESSORS);
+        let cubes = (CUBES * processors(&x.client)).min(self.tiles);
         let gamma = self.norm.map_or(x, |norm| norm.weight);
         // SAFETY: reads stay in the rows of the weights, of which the chosen expert is one; writes in the output of as many rows.
         let launched = unsafe {
             kernel::fused_kernel::launch_unchecked(
                 &x.client,
-                CubeCount::Static((self.tiles as u32).min(CUBES * processors), 1, 1),
+                CubeCount::Static(cubes as u32, 1, 1),
                 CubeDim::new_2d(PLANE as u32, tile.split as u32),
                 array(x, LINE),
                 array(gamma, LINE),
