@@ -3,7 +3,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::residual::towards_residual;
+use super::residual::residual_dtype;
 use super::{Projection, ProjectionConfig};
 use crate::ops;
 
@@ -43,6 +43,8 @@ impl<B: Backend> Mlp<B> {
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         let gate = self.gate_proj.forward(x.clone());
         let up = self.up_proj.forward(x);
-        self.down_proj.forward(towards_residual(ops::swiglu(gate, up)))
+        let gated = ops::swiglu(gate, up);
+        let dtype = residual_dtype(gated.dtype());
+        self.down_proj.forward_into(gated, dtype)
     }
 }

@@ -1,8 +1,8 @@
 use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::Initializer;
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{FloatDType, Tensor};
 
 use super::LoraAdapter;
 use crate::ops;
@@ -51,8 +51,14 @@ impl<B: Backend> Projection<B> {
     /// - x: `[tokens, in]`
     /// - output: `[tokens, out]`
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let adapted = self.lora.as_ref().map(|lora| lora.forward(x.clone()));
-        let y = linear(x, &self.weight);
+        let dtype = x.dtype().into();
+        self.forward_into(x, dtype)
+    }
+
+    /// The same, its sums of type `dtype`: that of `x`, or `F32`.
+    pub(super) fn forward_into(&self, x: Tensor<B, 2>, dtype: FloatDType) -> Tensor<B, 2> {
+        let adapted = self.lora.as_ref().map(|lora| lora.forward(x.clone().cast(dtype)));
+        let y = linear_into(x, &self.weight, dtype);
         let y = match &self.bias {
             Some(bias) => y + bias.val().unsqueeze(),
             None => y,
@@ -94,13 +100,18 @@ impl<B: Backend> Projection<B> {
 
 /// `x Wᵀ`, whatever the weight is.
 pub(super) fn linear<B: Backend>(x: Tensor<B, 2>, weight: &Weight<B, 2>) -> Tensor<B, 2> {
+    let dtype = x.dtype().into();
+    linear_into(x, weight, dtype)
+}
+
+fn linear_into<B: Backend>(x: Tensor<B, 2>, weight: &Weight<B, 2>, dtype: FloatDType) -> Tensor<B, 2> {
     match weight {
-        Weight::Float(weight) => ops::linear(x, weight.val()),
-        Weight::Packed(packed) => ops::packed_linear(x, packed),
+        Weight::Float(weight) => ops::linear_into(x, weight.val(), dtype),
+        Weight::Packed(packed) => ops::packed_linear_into(x, packed, dtype),
         Weight::Split(parts) => {
             let part = |rows: &Rows<B>| match rows {
-                Rows::Float(weight) => ops::linear(x.clone(), weight.val()),
-                Rows::Packed(packed) => ops::packed_linear(x.clone(), packed),
+                Rows::Float(weight) => ops::linear_into(x.clone(), weight.val(), dtype),
+                Rows::Packed(packed) => ops::packed_linear_into(x.clone(), packed, dtype),
             };
             Tensor::cat(parts.iter().map(part).collect(), 1)
         }

@@ -1,5 +1,4 @@
-use burn::tensor::backend::Backend;
-use burn::tensor::{DType, FloatDType, Tensor};
+use burn::tensor::{DType, FloatDType};
 
 /// Type of the residual stream, and of the sums that are added to it, in a model that computes in `dtype`.
 ///
@@ -10,10 +9,4 @@ pub(super) fn residual_dtype(dtype: DType) -> FloatDType {
         DType::F16 => FloatDType::F32,
         dtype => dtype.into(),
     }
-}
-
-/// Input of a product whose sums go to the residual stream: a product has the type of its input.
-pub(super) fn towards_residual<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
-    let dtype = residual_dtype(x.dtype());
-    x.cast(dtype)
 }

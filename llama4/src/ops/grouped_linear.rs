@@ -1,7 +1,8 @@
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{FloatDType, Tensor};
 
-use super::{dispatch, linear_plain};
+use super::bands::cat;
+use super::{dispatch, linear_into, linear_plain};
 
 /// A different weight for each group of rows: `y = x W[g]ᵀ` for the rows of group `g`, computed in the type of `x`.
 ///
@@ -17,27 +18,50 @@ use super::{dispatch, linear_plain};
 /// # Panics
 /// If `counts` does not fit `weights` or `x`.
 pub fn grouped_linear<B: Backend>(x: Tensor<B, 2>, weights: Tensor<B, 3>, counts: &[usize]) -> Tensor<B, 2> {
+    let dtype = x.dtype().into();
+    grouped_linear_into(x, weights, counts, dtype)
+}
+
+/// [`grouped_linear`] whose sums are of type `dtype`: that of `x`, or `F32`.
+pub fn grouped_linear_into<B: Backend>(
+    x: Tensor<B, 2>,
+    weights: Tensor<B, 3>,
+    counts: &[usize],
+    dtype: FloatDType,
+) -> Tensor<B, 2> {
     assert_eq!(counts.len(), weights.dims()[0], "one count per group");
     assert_eq!(counts.iter().sum::<usize>(), x.dims()[0], "counts sum to the rows");
-    match dispatch::grouped_linear(&x, &weights, counts) {
+    // Kernels give what they take.
+    match dispatch::grouped_linear(&x.clone().cast(dtype), &weights, counts) {
         Some(y) => y,
-        None => grouped_linear_plain(x, weights, counts),
+        None => group_by_group(x, weights, counts, dtype, |x, weight| linear_into(x, weight, dtype)),
     }
 }
 
 /// The definition of [`grouped_linear`] in burn's own operations.
 pub fn grouped_linear_plain<B: Backend>(x: Tensor<B, 2>, weights: Tensor<B, 3>, counts: &[usize]) -> Tensor<B, 2> {
+    let dtype = x.dtype().into();
+    group_by_group(x, weights, counts, dtype, linear_plain)
+}
+
+/// The product of each group's rows with its weight, one after the other.
+fn group_by_group<B: Backend>(
+    x: Tensor<B, 2>,
+    weights: Tensor<B, 3>,
+    counts: &[usize],
+    dtype: FloatDType,
+    product: impl Fn(Tensor<B, 2>, Tensor<B, 2>) -> Tensor<B, 2>,
+) -> Tensor<B, 2> {
     let [_, output, input] = weights.dims();
     let mut start = 0;
     let mut parts = Vec::new();
     for (group, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
         let weight = weights.clone().narrow(0, group, 1).reshape([output, input]);
-        parts.push(linear_plain(x.clone().narrow(0, start, count), weight));
+        parts.push(product(x.clone().narrow(0, start, count), weight));
         start += count;
     }
-    match parts.len() {
-        0 => Tensor::<B, 2>::zeros([0, output], &x.device()).cast(x.dtype()),
-        1 => parts.remove(0),
-        _ => Tensor::cat(parts, 0),
+    match parts.is_empty() {
+        true => Tensor::<B, 2>::zeros([0, output], &x.device()).cast(dtype),
+        false => cat(parts, 0),
     }
 }

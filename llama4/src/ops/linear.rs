@@ -2,7 +2,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Tensor};
 
 use super::bands::in_bands;
-use super::{dispatch, product};
+use super::{dispatch, product, product_into};
 
 /// `y = x Wᵀ`, each output the product of `x` with one contiguous row of the weight. Computed in the type of `x`, whatever that of the
 /// weight is.
@@ -15,6 +15,17 @@ pub fn linear<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2>
     match dispatch::linear(&x, &weight) {
         Some(y) => y,
         None => linear_plain(x, weight),
+    }
+}
+
+/// [`linear`] whose sums are of type `dtype`: that of `x`, or `F32`.
+pub fn linear_into<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 2>, dtype: FloatDType) -> Tensor<B, 2> {
+    // Kernels give what they take.
+    let cast = x.clone().cast(dtype);
+    match dispatch::linear(&cast, &weight) {
+        Some(y) => y,
+        None if x.dtype() == weight.dtype() => product_into(x, weight.transpose(), dtype),
+        None => linear_plain(cast, weight),
     }
 }
 
@@ -42,5 +53,5 @@ pub fn linear_plain<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor
         return product(x, weight.transpose());
     }
     let (dtype, [rows, output]): (FloatDType, _) = (x.dtype().into(), [x.dims()[0], weight.dims()[0]]);
-    in_bands(x, output, &[rows], |rows| weight.clone().slice([rows]).cast(dtype))
+    in_bands(x, output, &[rows], dtype, |rows| weight.clone().slice([rows]).cast(dtype))
 }

@@ -31,22 +31,21 @@ pub use attention::{cached_attention, cached_attention_plain, fresh_attention, f
 pub(crate) use bands::UNPACKED_AT_ONCE;
 pub use decode_attention::{NewHeads, Places, decode_attention, decode_attention_plain};
 pub use dispatch::{
-    ActiveKernels, active_kernels, computes_in, has_tiles, rounds_activations, with_exact_activations,
-    with_plain_definitions,
+    ActiveKernels, active_kernels, computes_in, rounds_activations, with_exact_activations, with_plain_definitions,
 };
 pub(crate) use dispatch::{enlarge, shared};
-pub use grouped_linear::{grouped_linear, grouped_linear_plain};
+pub use grouped_linear::{grouped_linear, grouped_linear_into, grouped_linear_plain};
 pub use heads::{HeadSteps, position_heads, position_heads_plain, rotate};
-pub use linear::{linear, linear_f32, linear_f32_plain, linear_plain};
+pub use linear::{linear, linear_f32, linear_f32_plain, linear_into, linear_plain};
 pub use norm::{rms_norm, rms_norm_plain, rms_normalize};
 pub use packed::{
-    packed_grouped_linear, packed_grouped_linear_plain, packed_linear, packed_select, packed_select_plain, unpack_rows,
-    unpack_rows_plain,
+    packed_grouped_linear, packed_grouped_linear_into, packed_grouped_linear_plain, packed_linear, packed_linear_into,
+    packed_select, packed_select_plain, unpack_rows, unpack_rows_plain,
 };
 pub use partial_sums::partial_sums;
 pub use pick::{gather_columns, select_rows};
-pub use product::product;
-pub use read::read_during;
+pub use product::{product, product_into};
+pub use read::{queues, read_during, read_ids_during, submit};
 pub use swiglu::{swiglu, swiglu_halves, swiglu_halves_plain};
 pub use token::{
     InputNorm, OneExpert, add_linear, add_linear_plain, fuses_tokens, normed_linears, normed_linears_plain,

@@ -19,6 +19,12 @@ pub fn packed_linear<B: Backend>(x: Tensor<B, 2>, weight: &PackedTensor<B>) -> T
     packed_grouped_linear(x, weight, &[tokens])
 }
 
+/// [`packed_linear`] whose sums are of type `dtype`: that of `x`, or `F32`.
+pub fn packed_linear_into<B: Backend>(x: Tensor<B, 2>, weight: &PackedTensor<B>, dtype: FloatDType) -> Tensor<B, 2> {
+    let tokens = x.dims()[0];
+    packed_grouped_linear_into(x, weight, &[tokens], dtype)
+}
+
 /// A different packed weight for each group of rows, as in [`grouped_linear`](super::grouped_linear).
 ///
 /// # Shapes
@@ -30,13 +36,25 @@ pub fn packed_linear<B: Backend>(x: Tensor<B, 2>, weight: &PackedTensor<B>) -> T
 /// # Panics
 /// If `counts` does not fit `weights` or `x`.
 pub fn packed_grouped_linear<B: Backend>(x: Tensor<B, 2>, weights: &PackedTensor<B>, counts: &[usize]) -> Tensor<B, 2> {
+    let dtype = x.dtype().into();
+    packed_grouped_linear_into(x, weights, counts, dtype)
+}
+
+/// [`packed_grouped_linear`] whose sums are of type `dtype`: that of `x`, or `F32`.
+pub fn packed_grouped_linear_into<B: Backend>(
+    x: Tensor<B, 2>,
+    weights: &PackedTensor<B>,
+    counts: &[usize],
+    dtype: FloatDType,
+) -> Tensor<B, 2> {
     assert!(weights.rows().is_multiple_of(counts.len()), "one count per group");
     assert_eq!(counts.iter().sum::<usize>(), x.dims()[0], "counts sum to the rows");
-    match dispatch::packed_grouped_linear(&x, weights, counts) {
+    // Kernels give what they take.
+    match dispatch::packed_grouped_linear(&x.clone().cast(dtype), weights, counts) {
         Some(y) => y,
         None => {
-            let dtype = x.dtype().into();
-            in_bands(x, weights.rows() / counts.len(), counts, |rows| unpack_rows(weights, rows, dtype))
+            let of_x = x.dtype().into();
+            in_bands(x, weights.rows() / counts.len(), counts, dtype, |rows| unpack_rows(weights, rows, of_x))
         }
     }
 }
@@ -51,7 +69,7 @@ pub fn packed_grouped_linear_plain<B: Backend>(
     counts: &[usize],
 ) -> Tensor<B, 2> {
     let dtype = x.dtype().into();
-    in_bands(x, weights.rows() / counts.len(), counts, |rows| unpack_rows_plain(weights, rows, dtype))
+    in_bands(x, weights.rows() / counts.len(), counts, dtype, |rows| unpack_rows_plain(weights, rows, dtype))
 }
 
 /// Rows of a packed weight as `f32`: an embedding's rows of some tokens.

@@ -1,5 +1,5 @@
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{DType, FloatDType, Tensor};
 
 use super::dispatch;
 
@@ -13,5 +13,20 @@ pub fn product<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> 
     match dispatch::product(&a, &b) {
         Some(product) => product,
         None => a.matmul(b),
+    }
+}
+
+/// [`product`] of two matrices of one type, its sums of type `dtype`: the same, or `F32` for sums that 16 bits have no room for. For those
+/// burn itself has no operation but with both matrices made larger.
+///
+/// # Shapes
+/// As [`product`].
+pub fn product_into<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>, dtype: FloatDType) -> Tensor<B, D> {
+    if a.dtype() == DType::from(dtype) {
+        return product(a, b);
+    }
+    match dispatch::product_into(&a, &b, dtype.into()) {
+        Some(product) => product,
+        None => product(a.cast(dtype), b.cast(dtype)),
     }
 }

@@ -1,5 +1,5 @@
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor};
 
 use super::dispatch;
 
@@ -8,8 +8,29 @@ pub fn read_during<B: Backend, T>(x: &Tensor<B, 2>, work: impl FnOnce() -> T) ->
     dispatch::read_during(x, work)
 }
 
+/// The same of indices.
+pub fn read_ids_during<B: Backend, T>(ids: &Tensor<B, 2, Int>, work: impl FnOnce() -> T) -> (Vec<u32>, T) {
+    dispatch::read_ids_during(ids, work)
+}
+
+/// Whether operations of the backend are queued for a device, and their caller goes on at once.
+pub fn queues<B: Backend>() -> bool {
+    dispatch::queues::<B>()
+}
+
+/// Have a device begin with what is queued for it, where that would wait for more.
+pub fn submit<B: Backend>(device: &B::Device) {
+    dispatch::submit::<B>(device);
+}
+
 /// [`read_during`] where the backend reads when all that is queued is done.
 pub(super) fn read_after<B: Backend, T>(x: &Tensor<B, 2>, work: impl FnOnce() -> T) -> (Vec<f32>, T) {
     let values = x.to_data().iter::<f32>().collect();
+    (values, work())
+}
+
+/// [`read_ids_during`] likewise.
+pub(super) fn read_ids_after<B: Backend, T>(ids: &Tensor<B, 2, Int>, work: impl FnOnce() -> T) -> (Vec<u32>, T) {
+    let values = ids.to_data().iter::<u32>().collect();
     (values, work())
 }

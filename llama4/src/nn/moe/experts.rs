@@ -6,7 +6,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 
 use super::Routing;
-use crate::nn::residual::towards_residual;
+use crate::nn::residual::residual_dtype;
 use crate::ops;
 use crate::quant::Weight;
 
@@ -158,22 +158,30 @@ impl<B: Backend> ExpertGroup<B> {
         let gate_up = stacked_linear(x, &self.gate_up_proj);
         let gate = gate_up.clone().narrow(2, 0, intermediate);
         let up = gate_up.narrow(2, intermediate, intermediate);
-        let y = stacked_linear(towards_residual(silu(gate) * up), &self.down_proj);
+        let gated = silu(gate) * up;
+        let dtype = residual_dtype(gated.dtype());
+        let y = stacked_linear(gated.cast(dtype), &self.down_proj);
         y.sum_dim(0).reshape([rows, hidden])
     }
 
     /// `x [rows, hidden]`, sorted by expert, `counts` rows for each.
     fn forward(&self, x: Tensor<B, 2>, counts: &[usize]) -> Tensor<B, 2> {
-        let gate_up = grouped_linear(x, &self.gate_up_proj, counts);
-        grouped_linear(towards_residual(ops::swiglu_halves(gate_up)), &self.down_proj, counts)
+        let dtype = x.dtype();
+        let gate_up = grouped_linear(x, &self.gate_up_proj, counts, dtype.into());
+        grouped_linear(ops::swiglu_halves(gate_up), &self.down_proj, counts, residual_dtype(dtype))
     }
 }
 
-/// Each group's rows of `x [rows, in]` with its own weight.
-fn grouped_linear<B: Backend>(x: Tensor<B, 2>, weight: &Weight<B, 3>, counts: &[usize]) -> Tensor<B, 2> {
+/// Each group's rows of `x [rows, in]` with its own weight, the sums of type `dtype`.
+fn grouped_linear<B: Backend>(
+    x: Tensor<B, 2>,
+    weight: &Weight<B, 3>,
+    counts: &[usize],
+    dtype: FloatDType,
+) -> Tensor<B, 2> {
     match weight {
-        Weight::Float(weight) => ops::grouped_linear(x, weight.val(), counts),
-        Weight::Packed(packed) => ops::packed_grouped_linear(x, packed, counts),
+        Weight::Float(weight) => ops::grouped_linear_into(x, weight.val(), counts, dtype),
+        Weight::Packed(packed) => ops::packed_grouped_linear_into(x, packed, counts, dtype),
         Weight::Split(_) => unreachable!("experts are held in groups, which are not split"),
     }
 }

@@ -220,6 +220,24 @@ fn product_on<B: Backend, R: CubeRuntime, const D: usize>(a: &Tensor<B, D>, b: &
     cube::wrap(&door, cube::exact_product(a, b)?)
 }
 
+pub(super) fn product_into<B: Backend, const D: usize>(
+    a: &Tensor<B, D>,
+    b: &Tensor<B, D>,
+    dtype: DType,
+) -> Option<Tensor<B, D>> {
+    on_runtimes!(product_into_on::<B, D>(a, b, dtype))
+}
+
+fn product_into_on<B: Backend, R: CubeRuntime, const D: usize>(
+    a: &Tensor<B, D>,
+    b: &Tensor<B, D>,
+    dtype: DType,
+) -> Option<Tensor<B, D>> {
+    let (a, door) = cube::strided::<B, R, D>(a)?;
+    let (b, _) = cube::strided::<B, R, D>(b)?;
+    cube::wrap(&door, cube::product_into(a, b, dtype)?)
+}
+
 pub(super) fn partial_sums<B: Backend>(x: &Tensor<B, 1>) -> Option<Tensor<B, 1>> {
     on_runtimes!(partial_sums_on::<B>(x))
 }
@@ -277,15 +295,51 @@ fn gather_columns_on<B: Backend, R: CubeRuntime>(x: &Tensor<B, 2>, ids: &Tensor<
 
 /// A read that is asked for before more work is queued does not wait for that work.
 pub(super) fn read_during<B: Backend, T>(x: &Tensor<B, 2>, work: impl FnOnce() -> T) -> (Vec<f32>, T) {
+    let floats = |(words, done): (Vec<u32>, T)| (words.into_iter().map(f32::from_bits).collect(), done);
     #[cfg(feature = "cuda")]
     if let Some((x, _)) = cube::float::<B, CudaRuntime, 2>(x) {
-        return cube::read_during(&x, work);
+        return floats(cube::read_during(&x, work));
     }
     #[cfg(feature = "wgpu")]
     if let Some((x, _)) = cube::float::<B, WgpuRuntime, 2>(x) {
-        return cube::read_during(&x, work);
+        return floats(cube::read_during(&x, work));
     }
     crate::ops::read::read_after(x, work)
+}
+
+/// The same of indices, which these backends have as words of 32 bits.
+pub(super) fn read_ids_during<B: Backend, T>(ids: &Tensor<B, 2, Int>, work: impl FnOnce() -> T) -> (Vec<u32>, T) {
+    #[cfg(feature = "cuda")]
+    if let Some((ids, _)) = cube::int::<B, CudaRuntime, 2>(ids.clone()).filter(|(ids, _)| ids.dtype == DType::I32) {
+        return cube::read_during(&ids, work);
+    }
+    #[cfg(feature = "wgpu")]
+    if let Some((ids, _)) = cube::int::<B, WgpuRuntime, 2>(ids.clone()).filter(|(ids, _)| ids.dtype == DType::I32) {
+        return cube::read_during(&ids, work);
+    }
+    crate::ops::read::read_ids_after(ids, work)
+}
+
+pub(super) fn queues<B: Backend>() -> Option<()> {
+    on_runtimes!(queues_on::<B>())
+}
+
+fn queues_on<B: Backend, R: CubeRuntime>() -> Option<()> {
+    cube::is_cube::<R, B::FloatTensorPrimitive>().then_some(())
+}
+
+/// CUDA begins with each operation when it is queued; wgpu collects them.
+pub(super) fn submit<B: Backend>(device: &B::Device) {
+    #[cfg(feature = "wgpu")]
+    if let Some(device) = (device as &dyn Any).downcast_ref() {
+        flush::<WgpuRuntime>(device);
+    }
+    let _ = device;
+}
+
+#[cfg(feature = "wgpu")]
+fn flush<R: CubeRuntime>(device: &R::Device) {
+    R::client(device).flush();
 }
 
 /// burn's operations without fusion; its types of elements do not matter here.

@@ -60,17 +60,6 @@ pub fn rounds_activations<B: Backend>() -> bool {
     whole_kernel::<B>().is_some()
 }
 
-/// Whether `B` may have kernels for products and attention of many rows that are quicker the more rows there are.
-pub fn has_tiles<B: Backend>() -> bool {
-    #[cfg(feature = "cuda")]
-    return cube::many_kernel::<B>().is_some();
-    #[cfg(not(feature = "cuda"))]
-    {
-        let _ = std::marker::PhantomData::<B>;
-        false
-    }
-}
-
 /// Run `work` with activations as they are in products on this thread, where [`rounds_activations`] says that they would be rounded: slower,
 /// for comparisons.
 pub fn with_exact_activations<T>(work: impl FnOnce() -> T) -> T {
@@ -218,6 +207,14 @@ pub(super) fn product<B: Backend, const D: usize>(a: &Tensor<B, D>, b: &Tensor<B
     on_cube!(product(a, b))
 }
 
+pub(super) fn product_into<B: Backend, const D: usize>(
+    a: &Tensor<B, D>,
+    b: &Tensor<B, D>,
+    dtype: DType,
+) -> Option<Tensor<B, D>> {
+    on_cube!(product_into(a, b, dtype))
+}
+
 pub(super) fn partial_sums<B: Backend>(x: &Tensor<B, 1>) -> Option<Tensor<B, 1>> {
     on_cube!(partial_sums(x))
 }
@@ -277,6 +274,27 @@ pub(super) fn read_during<B: Backend, T>(x: &Tensor<B, 2>, work: impl FnOnce() -
     return cube::read_during(x, work);
     #[cfg(not(feature = "cube"))]
     super::read::read_after(x, work)
+}
+
+pub(super) fn read_ids_during<B: Backend, T>(ids: &Tensor<B, 2, Int>, work: impl FnOnce() -> T) -> (Vec<u32>, T) {
+    #[cfg(feature = "cube")]
+    return cube::read_ids_during(ids, work);
+    #[cfg(not(feature = "cube"))]
+    super::read::read_ids_after(ids, work)
+}
+
+pub(super) fn queues<B: Backend>() -> bool {
+    #[cfg(feature = "cube")]
+    return cube::queues::<B>().is_some();
+    #[cfg(not(feature = "cube"))]
+    false
+}
+
+pub(super) fn submit<B: Backend>(device: &B::Device) {
+    #[cfg(feature = "cube")]
+    cube::submit::<B>(device);
+    #[cfg(not(feature = "cube"))]
+    let _ = device;
 }
 
 pub(super) fn argmax<B: Backend>(x: &Tensor<B, 2>) -> Option<Tensor<B, 2, Int>> {
