@@ -16,6 +16,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use burn_ndarray::NdArray;
 use llama4::cache::{KvCache, Piece, Pieces, Span};
+use llama4::generate::{Event, FinishReason, GreedySteps, Request, Session, StopConditions};
 use llama4::import::{LoadOptions, SyntheticOptions, load, save_hf};
 use llama4::nn::{ForwardOptions, RotaryTable, TokenBatch, inverse_frequencies, rms_normalize, rotate};
 use llama4::ops::{self, HeadSteps, NewHeads, Places};
@@ -99,6 +100,42 @@ pub fn linear_takes_the_type_of_its_input<B: Backend>() {
             let found = ops::linear(put::<B, 2>(&x, DType::F32), put(&weight, dtype));
             prop_assert_eq!(found.dtype(), DType::F32);
             within(&found, &expected, F32)
+        });
+    }
+}
+
+/// Sums of the residual stream, which 16 bits have no room for: of `f32`, though what is multiplied is not.
+pub fn linear_keeps_its_sums<B: Backend>() {
+    let counts = proptest::collection::vec(0..40_usize, 1..4);
+    for (dtype, rounding) in types::<B>("linear_keeps_its_sums") {
+        let inputs = (counts.clone(), 1..4_usize, 1..40_usize, any::<u64>(), prop::sample::select(Packing::ALL));
+        check(12, inputs, |(counts, blocks, output, seed, packing)| {
+            let (groups, rows, input) = (counts.len(), counts.iter().sum::<usize>(), 32 * blocks);
+            prop_assume!(rows > 0);
+            let x = values([rows, input], dtype, seed);
+            let (x_reference, x) = (put::<Reference, 2>(&x, DType::F32), put::<B, 2>(&x, dtype));
+            let sums = DType::F32.into();
+
+            let weights = values([groups, output, input], dtype, seed ^ 1);
+            let reference = put::<Reference, 3>(&weights, DType::F32);
+            let (weights, first) = (put::<B, 3>(&weights, dtype), put::<B, 3>(&weights, dtype));
+            let expected = ops::grouped_linear(x_reference.clone(), reference.clone(), &counts);
+            let found = ops::grouped_linear_into(x.clone(), weights, &counts, sums);
+            prop_assert_eq!(found.dtype(), DType::F32);
+            within(&found, &expected, F32)?;
+            let expected = ops::linear(x_reference.clone(), reference.narrow(0, 0, 1).reshape([output, input]));
+            let found = ops::linear_into(x.clone(), first.narrow(0, 0, 1).reshape([output, input]), sums);
+            within(&found, &expected, F32)?;
+
+            let weight = host(&random::<Reference, 2>([groups * output, input], seed));
+            let data = PackedData::pack(packing, input, &weight).expect("finite values");
+            let on_reference = PackedTensor::<Reference>::from_data(data.clone(), &Default::default());
+            let on_backend = PackedTensor::<B>::from_data(data, &B::Device::default());
+            let expected = ops::packed_grouped_linear_plain(x_reference, &on_reference, &counts);
+            let found = ops::with_exact_activations(|| ops::packed_grouped_linear_into(x, &on_backend, &counts, sums));
+            prop_assert_eq!(found.dtype(), DType::F32);
+            // Where many rows are multiplied, the weight is rounded.
+            within(&found, &expected, 2.0 * rounding)
         });
     }
 }
@@ -326,13 +363,78 @@ impl NewTokens {
     }
 }
 
-/// A decoded token gives the logits that it gives when it is watched, which takes a layer apart: where a backend has kernels for several steps
-/// at once they agree with the steps.
-pub fn decoding_agrees_with_traced_decoding<B: Backend>() {
+/// A small model whose decoded tokens go through operations that take several steps.
+fn wide_config() -> Llama4Config {
     let mut config = Llama4Config::tiny_chunked();
     (config.hidden_size, config.intermediate_size, config.intermediate_size_mlp) = (512, 256, 256);
     (config.head_dim, config.num_attention_heads, config.num_key_value_heads) = (128, 4, 2);
     config.moe_layers = (0..config.num_hidden_layers).filter(|layer| layer % 3 != 1).collect();
+    config
+}
+
+/// Greedy tokens are those of single steps, wherever a sequence ends and goes on again, though on a device the next step is under way when a
+/// token is read.
+pub fn greedy_steps_go_ahead<B: Backend>() {
+    let device = B::Device::default();
+    let options = SyntheticOptions {
+        dtype: Some(DType::F32),
+        quantization: Some(Quantization::q4()),
+        ..SyntheticOptions::default()
+    };
+    let model = wide_config().synthetic::<B>(&options, &device, |_| ControlFlow::Continue(())).expect("a model");
+    let ahead = model.model().queues_tokens();
+    assert_eq!(ahead, llama4::ops::queues::<B>(), "the steps of this model can be queued");
+
+    let (prompt, count, room) = (vec![5_u32, 17, 3], 14, 16);
+    let mut cache = model.new_cache(1, room);
+    let mut expected = Vec::new();
+    for at in 0..prompt.len() + count - 1 {
+        let token = prompt.get(at).copied().unwrap_or_else(|| expected[at - prompt.len()]);
+        let forward = model.forward(&TokenBatch::single(&[token], &device), &mut cache, &ForwardOptions::default());
+        let next = forward.expect("room").last_logits.argmax(1).into_data().iter::<u32>().next().expect("one row");
+        if at + 1 >= prompt.len() {
+            expected.push(next);
+        }
+    }
+
+    let mut cache = model.new_cache(1, 3);
+    let mut steps = GreedySteps::new();
+    steps.step(&model, &mut cache, &[(0, 5)], true).expect("room");
+    assert_eq!(cache.len(0), 1 + usize::from(ahead), "the next step is under way");
+    steps.cancel(&mut cache).expect("its cache");
+    assert_eq!(cache.len(0), 1);
+
+    let mut session = Session::new(&model, 1, room);
+    let mut generate = |prompt: &[u32], stop: StopConditions, most: usize| {
+        let mut seen = 0;
+        let generation = session.generate(&Request { prompt: prompt.to_vec(), stop, ..Request::default() }, |event| {
+            seen += usize::from(matches!(event, Event::Token { .. }));
+            if seen < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        let generation = generation.expect("a continuation");
+        assert_eq!(session.cache().len(0), prompt.len() + generation.tokens.len() - 1, "nothing is under way any more");
+        (generation.ids(), generation.finish_reason)
+    };
+    let whole = generate(&prompt, StopConditions::default(), usize::MAX);
+    assert_eq!(whole, (expected[..count].to_vec(), FinishReason::ContextFull));
+    for cut in 1..count {
+        let stop = StopConditions { max_new_tokens: Some(cut), ..StopConditions::default() };
+        assert_eq!(generate(&prompt, stop, usize::MAX), (expected[..cut].to_vec(), FinishReason::MaxNewTokens));
+        assert_eq!(
+            generate(&prompt, StopConditions::default(), cut),
+            (expected[..cut].to_vec(), FinishReason::Cancelled),
+            "stopped behind {cut}"
+        );
+        let longer = [&prompt[..], &expected[..cut]].concat();
+        let rest = generate(&longer, StopConditions::default(), usize::MAX);
+        assert_eq!(rest, (expected[cut..].to_vec(), FinishReason::ContextFull), "on from {cut}");
+    }
+}
+
+/// A decoded token gives the logits that it gives when it is watched, which takes a layer apart: where a backend has kernels for several steps
+/// at once they agree with the steps.
+pub fn decoding_agrees_with_traced_decoding<B: Backend>() {
+    let config = wide_config();
     for (dtype, rounding) in types::<B>("decoding_agrees_with_traced_decoding") {
         for quantization in [Quantization::q8(), Quantization::q4()] {
             let options = SyntheticOptions {

@@ -54,6 +54,7 @@ macro_rules! suite {
         $crate::suite!($backend, across:
             linear_agrees,
             linear_takes_the_type_of_its_input,
+            linear_keeps_its_sums,
             grouped_linear_agrees,
             packed_weights_agree,
             attention_agrees,
@@ -62,6 +63,7 @@ macro_rules! suite {
             argmax_agrees,
             decode_attention_agrees,
             decoding_agrees_with_traced_decoding,
+            greedy_steps_go_ahead,
             lookup_agrees,
             layers_and_models_agree,
         );

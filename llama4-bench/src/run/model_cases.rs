@@ -5,7 +5,7 @@ use burn::tensor::backend::Backend;
 use llama4::Llama4ForCausalLM;
 use llama4::cache::KvCache;
 use llama4::error::CacheError;
-use llama4::generate::prefill_piece;
+use llama4::generate::{GreedySteps, prefill_piece};
 use llama4::nn::{ForwardOptions, TokenBatch};
 use llama4::ops;
 
@@ -29,7 +29,7 @@ pub(super) fn prefill<B: Backend>(
     let work = |cache: &mut KvCache<B>| {
         for piece in prompt.chunks(prefill_piece::<B>()) {
             interrupt::check()?;
-            step(model, cache, &[piece.to_vec()])?;
+            step(model, cache, piece)?;
         }
         Ok(())
     };
@@ -44,12 +44,13 @@ pub(super) fn decode<B: Backend>(
     after: impl FnMut() -> Result<()>,
 ) -> Result<Sample> {
     let mut cache = model.new_cache(sequences, depth + tokens);
-    let first: Vec<Vec<u32>> = (0..sequences).map(|row| vec![spread(row, model)]).collect();
+    let first: Vec<(usize, u32)> = (0..sequences).map(|row| (row, spread(row, model))).collect();
     let work = |cache: &mut KvCache<B>| {
-        let mut next = first.clone();
-        for _ in 0..tokens {
+        let (mut steps, mut last) = (GreedySteps::new(), first.clone());
+        for token in 0..tokens {
             interrupt::check()?;
-            next = step(model, cache, &next)?.into_iter().map(|token| vec![token]).collect();
+            let next = steps.step(model, cache, &last, token + 1 < tokens)?;
+            last.iter_mut().zip(next).for_each(|((_, last), next)| *last = next);
         }
         Ok(())
     };
@@ -78,10 +79,10 @@ fn spread<B: Backend>(at: usize, model: &Llama4ForCausalLM<B>) -> u32 {
     (at as u32).wrapping_mul(2_654_435_761) % model.config().vocab_size as u32
 }
 
-/// New tokens of every sequence; the most likely next ones are read back.
-fn step<B: Backend>(model: &Llama4ForCausalLM<B>, cache: &mut KvCache<B>, tokens: &[Vec<u32>]) -> Result<Vec<u32>> {
-    let rows: Vec<(usize, &[u32])> = tokens.iter().map(Vec::as_slice).enumerate().collect();
-    let batch = TokenBatch::new(&rows, &model.device());
+/// New tokens of a sequence; the most likely next one is read back.
+fn step<B: Backend>(model: &Llama4ForCausalLM<B>, cache: &mut KvCache<B>, tokens: &[u32]) -> Result<()> {
+    let batch = TokenBatch::single(tokens, &model.device());
     let output = model.forward(&batch, cache, &ForwardOptions::default())?;
-    Ok(ops::argmax(output.last_logits).into_data().iter::<u32>().collect())
+    ops::argmax(output.last_logits).into_data();
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! Generation: how the next token is chosen, when to stop, and the loop over the model.
 
 mod candidates;
+mod greedy;
 mod history;
 mod logprobs;
 mod nucleus;
@@ -17,6 +18,7 @@ mod softmax;
 mod stop;
 mod stop_strings;
 
+pub use greedy::GreedySteps;
 pub use history::History;
 pub use logprobs::TokenLogprob;
 pub use params::SamplingParams;

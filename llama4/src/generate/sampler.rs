@@ -17,6 +17,13 @@ pub struct Sampled {
     pub top: Vec<TokenLogprob>,
 }
 
+impl Sampled {
+    /// A token whose probability nobody asked for.
+    pub(super) fn unranked(id: u32) -> Self {
+        Self { id, logprob: None, top: Vec::new() }
+    }
+}
+
 /// Chooses one sequence's next token from the model's logits.
 ///
 /// In this order, each step on what the one before has left:

@@ -56,6 +56,11 @@ impl Sequence {
         self.stop.is_limit(0).then_some(FinishReason::MaxNewTokens)
     }
 
+    /// Whether a token may follow the next one.
+    pub(super) fn goes_beyond_next(&self) -> bool {
+        !self.stop.is_limit(self.tokens.len() + 1)
+    }
+
     pub(super) fn needs_logits(&self) -> bool {
         self.sampler.needs_logits()
     }

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use super::sequence::{Outcome, Sequence};
-use super::{Event, FinishReason, Generation, Request, Timings};
+use super::{Event, FinishReason, Generation, GreedySteps, Request, Sampled, Timings};
 use crate::Llama4ForCausalLM;
 use crate::cache::KvCache;
 use crate::error::{CacheError, GenerateError};
@@ -16,9 +16,9 @@ use crate::text::Tokenizer;
 
 /// Prompt tokens that go through the model at once, unless set otherwise. Between pieces a callback can stop the run.
 ///
-/// Longer where kernels for many rows make a long piece short: of 2048 tokens, each of Scout's experts gets about 128, a whole tile.
+/// Longer on a GPU, which takes more time to read the experts than to multiply few rows by them: of 2048 tokens, each of Scout's 16 gets about 128.
 pub fn prefill_piece<B: Backend>() -> usize {
-    if ops::has_tiles::<B>() { 2048 } else { 512 }
+    if ops::queues::<B>() { 2048 } else { 512 }
 }
 
 /// A model with its memory: generates continuations, several at once.
@@ -32,6 +32,7 @@ pub struct Session<'a, B: Backend> {
     cache: KvCache<B>,
     /// Tokens in each row of the cache.
     held: Vec<Vec<u32>>,
+    steps: GreedySteps<B>,
     prefill_piece: usize,
 }
 
@@ -51,6 +52,7 @@ impl<'a, B: Backend> Session<'a, B> {
             tokenizer: None,
             cache: model.new_cache(rows, context),
             held: vec![Vec::new(); rows],
+            steps: GreedySteps::new(),
             prefill_piece: prefill_piece::<B>(),
         }
     }
@@ -74,6 +76,7 @@ impl<'a, B: Backend> Session<'a, B> {
 
     /// Forget all sequences.
     pub fn reset(&mut self) {
+        self.steps = GreedySteps::new();
         self.cache.reset();
         self.held.iter_mut().for_each(Vec::clear);
     }
@@ -161,6 +164,7 @@ impl<'a, B: Backend> Session<'a, B> {
                 }
             }
         }
+        self.steps.cancel(&mut self.cache)?;
         Ok(done.into_iter().flatten().collect())
     }
 
@@ -203,14 +207,16 @@ impl<'a, B: Backend> Session<'a, B> {
         mut fresh: Vec<Active>,
         on_event: &mut impl FnMut(Event<'_>) -> ControlFlow<()>,
         flow: &mut ControlFlow<()>,
-    ) -> Result<(Vec<Active>, Vec<Option<super::Sampled>>), GenerateError> {
+    ) -> Result<(Vec<Active>, Vec<Option<Sampled>>), GenerateError> {
         let start = Instant::now();
+        // A step of a sequence that has ended, in the place of a new one perhaps.
+        self.steps.cancel(&mut self.cache)?;
         for each in &mut fresh {
             let cached = self.reuse_prefix(each.row, each.sequence.prompt())?;
             each.timings.cached_tokens = cached;
             each.timings.prefill_tokens = each.sequence.prompt().len() - cached;
         }
-        let mut tokens: Vec<Option<super::Sampled>> = fresh.iter().map(|_| None).collect();
+        let mut tokens: Vec<Option<Sampled>> = fresh.iter().map(|_| None).collect();
         while flow.is_continue() && tokens.iter().any(Option::is_none) {
             let mut room = self.prefill_piece;
             let mut piece = Vec::new();
@@ -249,14 +255,21 @@ impl<'a, B: Backend> Session<'a, B> {
     }
 
     /// One decode step of all active sequences.
-    fn decode(&mut self, active: &mut [Active]) -> Result<Vec<Option<super::Sampled>>, GenerateError> {
+    fn decode(&mut self, active: &mut [Active]) -> Result<Vec<Option<Sampled>>, GenerateError> {
         let start = Instant::now();
-        let batch =
-            active.iter().filter_map(|each| Some((each.row, vec![each.sequence.last()?.id]))).collect::<Vec<_>>();
-        let logits = self.forward(batch)?;
-        let places: Vec<usize> = (0..active.len()).collect();
-        let mut sequences: Vec<&mut Sequence> = active.iter_mut().map(|each| &mut each.sequence).collect();
-        let tokens = choose(&logits, &places, &mut sequences)?;
+        let last = active.iter().filter_map(|each| Some((each.row, each.sequence.last()?.id))).collect::<Vec<_>>();
+        let tokens = if active.iter().any(|each| each.sequence.needs_logits()) {
+            let logits = self.forward(last.iter().map(|&(row, id)| (row, vec![id])).collect())?;
+            let places: Vec<usize> = (0..active.len()).collect();
+            let mut sequences: Vec<&mut Sequence> = active.iter_mut().map(|each| &mut each.sequence).collect();
+            choose(&logits, &places, &mut sequences)?
+        } else {
+            let room = |row: usize| self.held[row].len() + 1 < self.cache.capacity();
+            let again = active.iter().all(|each| room(each.row) && each.sequence.goes_beyond_next());
+            let ids = self.steps.step(self.model, &mut self.cache, &last, again)?;
+            last.iter().for_each(|&(row, id)| self.held[row].push(id));
+            ids.into_iter().map(Sampled::unranked).collect()
+        };
         let time: Duration = start.elapsed();
         for each in active {
             each.timings.decode += time;
@@ -297,16 +310,13 @@ fn choose<B: Backend>(
     logits: &Tensor<B, 2>,
     places: &[usize],
     sequences: &mut [&mut Sequence],
-) -> Result<Vec<super::Sampled>, GenerateError> {
+) -> Result<Vec<Sampled>, GenerateError> {
     if places.is_empty() {
         return Ok(Vec::new());
     }
     if sequences.iter().all(|sequence| !sequence.needs_logits()) {
         let ids: Vec<u32> = crate::ops::argmax(logits.clone()).into_data().iter::<u32>().collect();
-        return Ok(places
-            .iter()
-            .map(|&place| super::Sampled { id: ids[place], logprob: None, top: Vec::new() })
-            .collect());
+        return Ok(places.iter().map(|&place| Sampled::unranked(ids[place])).collect());
     }
     let vocab = logits.dims()[1];
     let mut host: Vec<f32> = logits.to_data().iter::<f32>().collect();

@@ -53,6 +53,11 @@ impl<B: Backend> Llama4ForCausalLM<B> {
         self.model.device()
     }
 
+    /// The decoder without its head.
+    pub fn model(&self) -> &Llama4Model<B> {
+        &self.model
+    }
+
     /// Set how the model is trained; [`Training::default`] is how it was made.
     pub fn for_training(mut self, training: Training) -> Self {
         self.model = self.model.for_training(training);
@@ -112,11 +117,17 @@ impl<B: Backend> Llama4ForCausalLM<B> {
 
     /// Final norm and head: `[rows, hidden]` to `f32` logits, `[rows, vocab]`.
     fn head(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
-        let normed = self.model.normalize(hidden);
-        let logits = match &self.lm_head {
-            Some(head) => head.forward(normed),
-            None => self.model.embedding().logits(normed),
+        let packed = match &self.lm_head {
+            Some(head) => head.packed_alone(),
+            None => self.model.embedding().weight().packed(),
         };
+        let logits = packed.and_then(|head| self.model.normed_linear(&hidden, head)).unwrap_or_else(|| {
+            let normed = self.model.normalize(hidden);
+            match &self.lm_head {
+                Some(head) => head.forward(normed),
+                None => self.model.embedding().logits(normed),
+            }
+        });
         logits.cast(FloatDType::F32)
     }
 }

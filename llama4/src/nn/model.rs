@@ -11,6 +11,8 @@ use super::{
 use crate::Llama4Config;
 use crate::cache::KvCache;
 use crate::error::CacheError;
+use crate::ops;
+use crate::quant::PackedTensor;
 
 /// The decoder without its head: embedding, layers, final norm.
 #[derive(Module, Debug)]
@@ -87,6 +89,10 @@ impl<B: Backend> Llama4Model<B> {
             if selected.contains(&index) {
                 kept.push(hidden.clone());
             }
+            // The first layers soon, so that a device has something to do; then twice as many each time, since every beginning costs it time.
+            if (index + 1).is_power_of_two() && index + 1 < self.layers.len() {
+                ops::submit::<B>(&hidden.device());
+            }
         }
         cache.advance(&context.spans);
         Ok(DecoderOutput { hidden, selected: kept, trace: traced })
@@ -101,6 +107,17 @@ impl<B: Backend> Llama4Model<B> {
     /// The final norm. `[tokens, hidden]` to the same.
     pub fn normalize(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
         self.norm.forward(hidden)
+    }
+
+    /// Whether a step of one sequence goes through all layers without a word from the device: that a caller can queue another one behind it.
+    pub fn queues_tokens(&self) -> bool {
+        ops::queues::<B>() && self.layers.iter().all(DecoderLayer::fuses)
+    }
+
+    /// The final norm and then a product with the head, of one token, where the backend has an operation for both.
+    pub(super) fn normed_linear(&self, hidden: &Tensor<B, 2>, head: &PackedTensor<B>) -> Option<Tensor<B, 2>> {
+        (hidden.dims()[0] == 1 && ops::fuses_tokens(head, self.dtype()))
+            .then(|| ops::normed_linears(hidden, &self.norm.of_input(), &[head]).remove(0))
     }
 
     /// Dtype of the activations: that of the norms, which are never packed.

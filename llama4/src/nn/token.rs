@@ -35,6 +35,11 @@ impl<B: Backend> DecoderLayer<B> {
         }
     }
 
+    /// Whether one token goes through operations that take several of its steps.
+    pub(super) fn fuses(&self) -> bool {
+        TokenWeights::of(self).is_some_and(|weights| weights.fuse(self.dtype()))
+    }
+
     /// One token through operations that each take several of the layer's steps.
     fn step_fused(
         &self,
