@@ -9,6 +9,8 @@ const STEPS: &[&[&str]] = &[
     &["test", "--package", "llama4-cli", "--features", "train", "--locked"],
     // Where there is no adapter these tests say so and pass, unless LLAMA4_REQUIRE_ADAPTER is set.
     &["test", "--package", "llama4-tests", "--features", "wgpu", "--test", "wgpu", "--locked"],
+    // On large shapes, which the suite has no time for.
+    &["test", "--package", "llama4", "--features", "wgpu", "--lib", "--locked", "--", "ops::cube"],
     &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],
     &["clippy", "--package", "llama4-cli", "--features", "train", "--locked", "--", "-D", "warnings"],
     // CUDA is built nowhere but where there is a GPU, so that it is at least checked.
