@@ -397,12 +397,17 @@ pub fn greedy_steps_go_ahead<B: Backend>() {
         }
     }
 
-    let mut cache = model.new_cache(1, 3);
+    let mut cache = model.new_cache(1, room);
     let mut steps = GreedySteps::new();
-    steps.step(&model, &mut cache, &[(0, 5)], true).expect("room");
-    assert_eq!(cache.len(0), 1 + usize::from(ahead), "the next step is under way");
+    for (held, &token) in prompt.iter().enumerate() {
+        // Of another token than the last step gave.
+        let next = steps.step(&model, &mut cache, &[(0, token)], true).expect("room");
+        assert_ne!(Some(&next[0]), prompt.get(held + 1));
+        assert_eq!(cache.len(0), held + 1 + usize::from(ahead), "the next step is under way");
+        assert!(held + 1 < prompt.len() || next == expected[..1], "{next:?}");
+    }
     steps.cancel(&mut cache).expect("its cache");
-    assert_eq!(cache.len(0), 1);
+    assert_eq!(cache.len(0), prompt.len());
 
     let mut session = Session::new(&model, 1, room);
     let mut generate = |prompt: &[u32], stop: StopConditions, most: usize| {

@@ -24,6 +24,9 @@ pub struct GreedySteps<B: Backend> {
 #[derive(Debug)]
 struct Queued<B: Backend> {
     row: usize,
+    /// The token that it is a step with, and how many the cache held before it.
+    token: u32,
+    held: usize,
     /// `[1, vocab]`
     logits: Tensor<B, 2>,
 }
@@ -36,7 +39,8 @@ impl<B: Backend> GreedySteps<B> {
 
     /// One step: the next token of each sequence, given its row of the cache and its last token, which the cache does not hold yet.
     ///
-    /// `again` says that the caller will go on with the tokens that are returned, and that the cache has room for them: the next step may begin.
+    /// `again` says that the caller means to go on with the tokens that are returned, and that the cache has room for them: the next step may
+    /// begin. Where it goes on otherwise, that step is cancelled.
     ///
     /// # Errors
     /// As [`Llama4ForCausalLM::forward`].
@@ -47,7 +51,7 @@ impl<B: Backend> GreedySteps<B> {
         last: &[(usize, u32)],
         again: bool,
     ) -> Result<Vec<u32>, CacheError> {
-        let logits = match self.queued.take_if(|queued| matches!(last, [(row, _)] if *row == queued.row)) {
+        let logits = match self.queued.take_if(|queued| last == [(queued.row, queued.token)]) {
             Some(queued) => queued.logits,
             None => {
                 self.cancel(cache)?;
@@ -60,11 +64,12 @@ impl<B: Backend> GreedySteps<B> {
         if !again || !*self.queues.get_or_insert_with(|| model.model().queues_tokens()) {
             return Ok(best.into_data().iter::<u32>().collect());
         }
+        let held = cache.len(row);
         let (ids, next) = ops::read_ids_during(&best, || {
             let sequences = vec![SequenceTokens { row, len: 1 }];
             logits_of(model, cache, &TokenBatch { tokens: best.clone().reshape([1]), sequences })
         });
-        self.queued = Some(Queued { row, logits: next? });
+        self.queued = Some(Queued { row, token: ids[0], held, logits: next? });
         Ok(ids)
     }
 
@@ -74,7 +79,7 @@ impl<B: Backend> GreedySteps<B> {
     /// If the cache is not the one that the step was for.
     pub fn cancel(&mut self, cache: &mut KvCache<B>) -> Result<(), CacheError> {
         match self.queued.take() {
-            Some(queued) => cache.truncate(queued.row, cache.len(queued.row) - 1),
+            Some(queued) => cache.truncate(queued.row, queued.held),
             None => Ok(()),
         }
     }

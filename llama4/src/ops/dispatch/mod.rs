@@ -287,7 +287,10 @@ pub(super) fn queues<B: Backend>() -> bool {
     #[cfg(feature = "cube")]
     return cube::queues::<B>().is_some();
     #[cfg(not(feature = "cube"))]
-    false
+    {
+        let _ = std::marker::PhantomData::<B>;
+        false
+    }
 }
 
 pub(super) fn submit<B: Backend>(device: &B::Device) {
