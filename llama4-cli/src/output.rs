@@ -33,7 +33,9 @@ impl Output {
     pub(crate) fn new(args: &MessageArgs) -> Self {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
             let level = ["warn", "info", "debug"].get(usize::from(args.verbose)).unwrap_or(&"trace");
-            EnvFilter::new(format!("warn,llama4={level},llama4_cli={level}"))
+            // wgpu warns of whatever a driver has not, needed or not.
+            let wgpu = if args.verbose == 0 { "error" } else { "warn" };
+            EnvFilter::new(format!("warn,wgpu_hal={wgpu},llama4={level},llama4_cli={level}"))
         });
         // A second subscriber is refused; there is none but in tests.
         let _ = tracing_subscriber::fmt()
