@@ -39,7 +39,8 @@ const QUICK: &[&str] =
 const QUICK_RUNS: &[&[&str]] =
     &[&["--preset", "demo"], &["--preset", "cpu", "--layers", "2", "--quantize", "q4", "--ops"]];
 
-const USAGE: &str = "usage: cargo xtask bench [--quick] [--output DIR] [-- ARGUMENTS of one llama4-bench run]";
+/// What the command takes.
+pub(crate) const ARGUMENTS: &str = "[--quick] [--output DIR] [-- ARGUMENTS of one llama4-bench run]";
 
 /// What was asked for.
 #[derive(Debug, Default, PartialEq)]
@@ -97,7 +98,7 @@ fn parse(arguments: &[String]) -> Result<Arguments, String> {
                 parsed.own = Some(rest.cloned().collect());
                 break;
             }
-            other => return Err(format!("unexpected {other}; {USAGE}")),
+            other => return Err(format!("unexpected {other}; usage: cargo xtask bench {ARGUMENTS}")),
         }
     }
     Ok(parsed)
