@@ -16,8 +16,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use burn_ndarray::NdArray;
 use llama4::cache::{KvCache, Piece, Pieces, Span};
-use llama4::generate::{Event, FinishReason, GreedySteps, Request, Session, StopConditions};
-use llama4::import::{LoadOptions, SyntheticOptions, load, save_hf};
+use llama4::import::{LoadOptions, load, save_hf};
 use llama4::nn::{ForwardOptions, RotaryTable, TokenBatch, inverse_frequencies, rms_normalize, rotate};
 use llama4::ops::{self, HeadSteps, NewHeads, Places};
 use llama4::quant::{PackedData, PackedTensor, Packing, Quantization};
@@ -29,20 +28,20 @@ use crate::models::{tiny, tiny_config};
 use crate::properties::{check, host, random};
 
 /// What everything is compared with.
-type Reference = NdArray<f32>;
+pub(crate) type Reference = NdArray<f32>;
 
 /// Largest relative difference that another order of summation may make in `f32`.
 const F32: f64 = 1e-4;
 
 /// Roundings of a layer, on the longest way to the residual stream: norm and its weight, query, rotation, QK norm, scores, weights,
 /// attention, output, sum; norm and its weight, scaled input, gate, SiLU, product, down, sum.
-const ROUNDINGS: f64 = 18.0;
+pub(crate) const ROUNDINGS: f64 = 18.0;
 
 /// Types of activations that are compared, and the most that one rounding to them takes off.
 const TYPES: [(DType, f64); 3] = [(DType::F32, F32 / 2.0), (DType::BF16, 1.0 / 256.0), (DType::F16, 1.0 / 2048.0)];
 
 /// Those of [`TYPES`] that the backend has.
-fn types<B: Backend>(test: &'static str) -> impl Iterator<Item = (DType, f64)> {
+pub(crate) fn types<B: Backend>(test: &'static str) -> impl Iterator<Item = (DType, f64)> {
     TYPES.into_iter().filter(move |(dtype, _)| has::<B>(*dtype, test))
 }
 
@@ -56,7 +55,7 @@ fn put<B: Backend, const D: usize>(data: &TensorData, dtype: DType) -> Tensor<B,
     Tensor::from_data_dtype(data.clone().convert_dtype(dtype), &B::Device::default(), dtype)
 }
 
-fn within<B: Backend, const D: usize>(
+pub(crate) fn within<B: Backend, const D: usize>(
     found: &Tensor<B, D>,
     expected: &Tensor<Reference, D>,
     bound: f64,
@@ -127,10 +126,7 @@ pub fn linear_keeps_its_sums<B: Backend>() {
             let found = ops::linear_into(x.clone(), first.narrow(0, 0, 1).reshape([output, input]), sums);
             within(&found, &expected, F32)?;
 
-            let weight = host(&random::<Reference, 2>([groups * output, input], seed));
-            let data = PackedData::pack(packing, input, &weight).expect("finite values");
-            let on_reference = PackedTensor::<Reference>::from_data(data.clone(), &Default::default());
-            let on_backend = PackedTensor::<B>::from_data(data, &B::Device::default());
+            let (on_reference, on_backend) = packed_pair::<B>(packing, [groups * output, input], seed);
             let expected = ops::packed_grouped_linear_plain(x_reference, &on_reference, &counts);
             let found = ops::with_exact_activations(|| ops::packed_grouped_linear_into(x, &on_backend, &counts, sums));
             prop_assert_eq!(found.dtype(), DType::F32);
@@ -157,6 +153,18 @@ pub fn grouped_linear_agrees<B: Backend>() {
     }
 }
 
+/// The same random packed weight on the reference and on a backend.
+fn packed_pair<B: Backend>(
+    packing: Packing,
+    shape: [usize; 2],
+    seed: u64,
+) -> (PackedTensor<Reference>, PackedTensor<B>) {
+    let weight = host(&random::<Reference, 2>(shape, seed));
+    let data = PackedData::pack(packing, shape[1], &weight).expect("finite values");
+    let on_reference = PackedTensor::from_data(data.clone(), &Default::default());
+    (on_reference, PackedTensor::from_data(data, &B::Device::default()))
+}
+
 /// Packed weights of every kind, in groups, looked up and unpacked.
 pub fn packed_weights_agree<B: Backend>() {
     let counts = proptest::collection::vec(0..24_usize, 1..4);
@@ -165,10 +173,7 @@ pub fn packed_weights_agree<B: Backend>() {
         check(24, inputs, |(counts, blocks, output, seed, packing)| {
             let (groups, rows, input) = (counts.len(), counts.iter().sum::<usize>(), 32 * blocks);
             prop_assume!(rows > 0);
-            let weight = host(&random::<Reference, 2>([groups * output, input], seed));
-            let data = PackedData::pack(packing, input, &weight).expect("finite values");
-            let on_reference = PackedTensor::<Reference>::from_data(data.clone(), &Default::default());
-            let on_backend = PackedTensor::<B>::from_data(data, &B::Device::default());
+            let (on_reference, on_backend) = packed_pair::<B>(packing, [groups * output, input], seed);
             let x = values([rows, input], dtype, seed ^ 1);
             // What rounding of activations adds has a test of its own.
             let x_reference = put::<Reference, 2>(&x, DType::F32);
@@ -360,109 +365,6 @@ impl NewTokens {
             tensor.clone().reshape([rows * kv_heads, slots, width])
         };
         [attended, flat(layer.keys()), flat(layer.values())]
-    }
-}
-
-/// A small model whose decoded tokens go through operations that take several steps.
-fn wide_config() -> Llama4Config {
-    let mut config = Llama4Config::tiny_chunked();
-    (config.hidden_size, config.intermediate_size, config.intermediate_size_mlp) = (512, 256, 256);
-    (config.head_dim, config.num_attention_heads, config.num_key_value_heads) = (128, 4, 2);
-    config.moe_layers = (0..config.num_hidden_layers).filter(|layer| layer % 3 != 1).collect();
-    config
-}
-
-/// Greedy tokens are those of single steps, wherever a sequence ends and goes on again, though on a device the next step is under way when a
-/// token is read.
-pub fn greedy_steps_go_ahead<B: Backend>() {
-    let device = B::Device::default();
-    let options = SyntheticOptions {
-        dtype: Some(DType::F32),
-        quantization: Some(Quantization::q4()),
-        ..SyntheticOptions::default()
-    };
-    let model = wide_config().synthetic::<B>(&options, &device, |_| ControlFlow::Continue(())).expect("a model");
-    let ahead = model.model().queues_tokens();
-    assert_eq!(ahead, llama4::ops::queues::<B>(), "the steps of this model can be queued");
-
-    let (prompt, count, room) = (vec![5_u32, 17, 3], 14, 16);
-    let mut cache = model.new_cache(1, room);
-    let mut expected = Vec::new();
-    for at in 0..prompt.len() + count - 1 {
-        let token = prompt.get(at).copied().unwrap_or_else(|| expected[at - prompt.len()]);
-        let forward = model.forward(&TokenBatch::single(&[token], &device), &mut cache, &ForwardOptions::default());
-        let next = forward.expect("room").last_logits.argmax(1).into_data().iter::<u32>().next().expect("one row");
-        if at + 1 >= prompt.len() {
-            expected.push(next);
-        }
-    }
-
-    let mut cache = model.new_cache(1, room);
-    let mut steps = GreedySteps::new();
-    for (held, &token) in prompt.iter().enumerate() {
-        // Of another token than the last step gave.
-        let next = steps.step(&model, &mut cache, &[(0, token)], true).expect("room");
-        assert_ne!(Some(&next[0]), prompt.get(held + 1));
-        assert_eq!(cache.len(0), held + 1 + usize::from(ahead), "the next step is under way");
-        assert!(held + 1 < prompt.len() || next == expected[..1], "{next:?}");
-    }
-    steps.cancel(&mut cache).expect("its cache");
-    assert_eq!(cache.len(0), prompt.len());
-
-    let mut session = Session::new(&model, 1, room);
-    let mut generate = |prompt: &[u32], stop: StopConditions, most: usize| {
-        let mut seen = 0;
-        let generation = session.generate(&Request { prompt: prompt.to_vec(), stop, ..Request::default() }, |event| {
-            seen += usize::from(matches!(event, Event::Token { .. }));
-            if seen < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
-        let generation = generation.expect("a continuation");
-        assert_eq!(session.cache().len(0), prompt.len() + generation.tokens.len() - 1, "nothing is under way any more");
-        (generation.ids(), generation.finish_reason)
-    };
-    let whole = generate(&prompt, StopConditions::default(), usize::MAX);
-    assert_eq!(whole, (expected[..count].to_vec(), FinishReason::ContextFull));
-    for cut in 1..count {
-        let stop = StopConditions { max_new_tokens: Some(cut), ..StopConditions::default() };
-        assert_eq!(generate(&prompt, stop, usize::MAX), (expected[..cut].to_vec(), FinishReason::MaxNewTokens));
-        assert_eq!(
-            generate(&prompt, StopConditions::default(), cut),
-            (expected[..cut].to_vec(), FinishReason::Cancelled),
-            "stopped behind {cut}"
-        );
-        let longer = [&prompt[..], &expected[..cut]].concat();
-        let rest = generate(&longer, StopConditions::default(), usize::MAX);
-        assert_eq!(rest, (expected[cut..].to_vec(), FinishReason::ContextFull), "on from {cut}");
-    }
-}
-
-/// A decoded token gives the logits that it gives when it is watched, which takes a layer apart: where a backend has kernels for several steps
-/// at once they agree with the steps.
-pub fn decoding_agrees_with_traced_decoding<B: Backend>() {
-    let config = wide_config();
-    for (dtype, rounding) in types::<B>("decoding_agrees_with_traced_decoding") {
-        for quantization in [Quantization::q8(), Quantization::q4()] {
-            let options = SyntheticOptions {
-                dtype: Some(dtype),
-                quantization: Some(quantization),
-                ..SyntheticOptions::default()
-            };
-            let device = B::Device::default();
-            let model = config.synthetic::<B>(&options, &device, |_| ControlFlow::Continue(())).expect("a model");
-            let (mut cache, mut watched) = (model.new_cache(1, 32), model.new_cache(1, 32));
-            for token in [5_u32, 17, 3, 3, 60, 9, 41] {
-                let batch = TokenBatch::single(&[token], &device);
-                let forward = |cache: &mut KvCache<B>, trace: bool| {
-                    let options = ForwardOptions { trace, ..ForwardOptions::default() };
-                    model.forward(&batch, cache, &options).expect("room").last_logits
-                };
-                let (found, expected) = (forward(&mut cache, false), forward(&mut watched, true));
-                let expected = Tensor::<Reference, 2>::from_data(expected.into_data(), &Default::default());
-                let bound = (1 + config.num_hidden_layers) as f64 * ROUNDINGS * rounding;
-                within(&found, &expected, bound)
-                    .unwrap_or_else(|error| panic!("{dtype:?}, {quantization:?}, token {token}: {error}"));
-            }
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod across;
 pub mod adapter;
+pub mod decoding;
 pub mod golden;
 pub mod goldens;
 pub mod kernels;
@@ -62,10 +63,13 @@ macro_rules! suite {
             norm_and_gate_agree,
             argmax_agrees,
             decode_attention_agrees,
-            decoding_agrees_with_traced_decoding,
-            greedy_steps_go_ahead,
             lookup_agrees,
             layers_and_models_agree,
+        );
+        $crate::suite!($backend, decoding:
+            decoding_agrees_with_traced_decoding,
+            greedy_steps_go_ahead,
+            greedy_requests_share_a_session,
         );
     };
     ($backend:ty, with kernels) => {

@@ -2,6 +2,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Tensor};
 
 use super::bands::cat;
+use super::linear::for_kernels;
 use super::{dispatch, linear_into, linear_plain};
 
 /// A different weight for each group of rows: `y = x W[g]ᵀ` for the rows of group `g`, computed in the type of `x`.
@@ -31,8 +32,7 @@ pub fn grouped_linear_into<B: Backend>(
 ) -> Tensor<B, 2> {
     assert_eq!(counts.len(), weights.dims()[0], "one count per group");
     assert_eq!(counts.iter().sum::<usize>(), x.dims()[0], "counts sum to the rows");
-    // Kernels give what they take.
-    match dispatch::grouped_linear(&x.clone().cast(dtype), &weights, counts) {
+    match for_kernels(&x, counts, dtype).and_then(|x| dispatch::grouped_linear(&x, &weights, counts)) {
         Some(y) => y,
         None => group_by_group(x, weights, counts, dtype, |x, weight| linear_into(x, weight, dtype)),
     }

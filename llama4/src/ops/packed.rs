@@ -5,6 +5,7 @@ use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
 
 use super::bands::in_bands;
 use super::dispatch;
+use super::linear::for_kernels;
 use super::pick::select_words;
 use crate::quant::{BLOCK, PackedTensor, Packing};
 
@@ -49,8 +50,7 @@ pub fn packed_grouped_linear_into<B: Backend>(
 ) -> Tensor<B, 2> {
     assert!(weights.rows().is_multiple_of(counts.len()), "one count per group");
     assert_eq!(counts.iter().sum::<usize>(), x.dims()[0], "counts sum to the rows");
-    // Kernels give what they take.
-    match dispatch::packed_grouped_linear(&x.clone().cast(dtype), weights, counts) {
+    match for_kernels(&x, counts, dtype).and_then(|x| dispatch::packed_grouped_linear(&x, weights, counts)) {
         Some(y) => y,
         None => {
             let of_x = x.dtype().into();

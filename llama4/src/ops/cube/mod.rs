@@ -36,7 +36,7 @@ pub(super) use norm::rms_norm;
 pub(super) use product::{exact_product, product_into};
 pub(super) use read::read_during;
 pub(super) use router::router_logits;
-pub(super) use row_product::{Chosen, Norm, Weights, down, fuses_tokens, gated, normed_rows, row_product};
+pub(super) use row_product::{Chosen, MOST_ROWS, Norm, Weights, down, fuses_tokens, gated, normed_rows, row_product};
 pub(super) use stream::partial_sums;
 pub(super) use thin_product::thin_product;
 pub(super) use tile_product::grouped_product;

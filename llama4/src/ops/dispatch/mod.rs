@@ -207,6 +207,17 @@ pub(super) fn product<B: Backend, const D: usize>(a: &Tensor<B, D>, b: &Tensor<B
     on_cube!(product(a, b))
 }
 
+/// Whether kernels may take `f32` for groups of so many rows, where the values have 16 bits: those for many rows take 16 bits alone.
+pub(super) fn takes_wide(counts: &[usize]) -> bool {
+    #[cfg(feature = "cube")]
+    return counts.iter().all(|&count| count <= super::cube::MOST_ROWS);
+    #[cfg(not(feature = "cube"))]
+    {
+        let _ = counts;
+        true
+    }
+}
+
 pub(super) fn product_into<B: Backend, const D: usize>(
     a: &Tensor<B, D>,
     b: &Tensor<B, D>,

@@ -20,7 +20,7 @@ pub(in crate::ops) use fused::{Chosen, Norm, down, fuses_tokens, gated, normed_r
 
 /// Rows of `x` that one pass over a weight serves. Beyond two passes the product of unpacked rows is quicker.
 const ROWS: usize = 8;
-const MOST_ROWS: usize = 2 * ROWS;
+pub(in crate::ops) const MOST_ROWS: usize = 2 * ROWS;
 
 /// Elements of a vector that is loaded at once; of words, 16 bytes.
 const LINE: usize = 4;
