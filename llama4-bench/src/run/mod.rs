@@ -299,7 +299,13 @@ impl Run<'_> {
     }
 
     fn operation<B: Backend>(&self, device: &B::Device, operation: Operation, tokens: usize) -> Result<Measured> {
-        let shapes = Shapes::<B> { config: &self.config, dtype: self.dtype, quantization: self.quantization, device };
+        let shapes = Shapes::<B> {
+            config: &self.config,
+            dtype: self.dtype,
+            quantization: self.quantization,
+            device,
+            largest_tensor: self.target.largest_tensor(),
+        };
         let (sample, calls, cost) = operations::measure(&shapes, operation, tokens, self.budget)?;
         let name = format!("{} ({})", Case::Operation { operation, tokens }, shapes.words(operation));
         Ok(Measured { sample, work: calls as f64, cost: Some(cost), rates: Rates::default(), name })

@@ -43,6 +43,8 @@ pub(super) struct Shapes<'a, B: Backend> {
     pub(super) dtype: DType,
     pub(super) quantization: Option<Quantization>,
     pub(super) device: &'a B::Device,
+    /// Bytes that a tensor may have there.
+    pub(super) largest_tensor: Option<u64>,
 }
 
 /// An operation with its inputs: what one call costs, and the call, given its number.
@@ -104,15 +106,18 @@ impl<'a, B: Backend> Shapes<'a, B> {
     /// What the operation works on, for people.
     pub(super) fn words(&self, operation: Operation) -> String {
         let [output, input] = self.matrix();
-        let [experts, rows, columns] = self.experts();
+        let grouped = |row_bytes| {
+            let [experts, rows, columns] = self.experts(row_bytes);
+            format!("{experts} of {rows}x{columns}")
+        };
         let Llama4Config { num_attention_heads, num_key_value_heads, head_dim, vocab_size, .. } = self.config;
         let packing = self.packing();
         let heads = format!("{num_attention_heads}/{num_key_value_heads} heads of {head_dim}");
         match operation {
             Operation::Linear => format!("{output}x{input}"),
-            Operation::GroupedLinear => format!("{experts} of {rows}x{columns}"),
+            Operation::GroupedLinear => grouped(input * self.dtype.size()),
             Operation::PackedLinear => format!("{packing} {output}x{input}"),
-            Operation::PackedGroupedLinear => format!("{packing} {experts} of {rows}x{columns}"),
+            Operation::PackedGroupedLinear => format!("{packing} {}", grouped(packing.row_bytes(input))),
             Operation::PackedSelect => format!("{packing} {vocab_size}x{input}"),
             Operation::UnpackRows => format!("{packing} {}x{input}", self.unpacked()),
             Operation::CachedAttention => format!("{heads}, {} keys", self.depth()),
@@ -129,11 +134,14 @@ impl<'a, B: Backend> Shapes<'a, B> {
         [width, config.hidden_size]
     }
 
-    /// A group of experts, `experts`, `out`, `in`; one "expert" where a model has none.
-    fn experts(&self) -> [usize; 3] {
+    /// A group of experts, `experts`, `out`, `in`, with so many bytes in a row of the weight: as many as a tensor may have, like a model's. One
+    /// "expert" where a model has none.
+    fn experts(&self, row_bytes: usize) -> [usize; 3] {
         let [width, hidden] = self.matrix();
-        let sizes = ExpertsConfig::new(hidden, width, self.config.num_local_experts.max(1)).group_sizes();
-        [sizes[0], 2 * width, hidden]
+        let config = ExpertsConfig::new(hidden, width, self.config.num_local_experts.max(1));
+        let bytes = self.largest_tensor.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        let elements = config.elements_per_tensor.min(bytes / row_bytes.max(1) * hidden);
+        [config.with_elements_per_tensor(elements).group_sizes()[0], 2 * width, hidden]
     }
 
     /// How packed operations are packed: as the model, else in 8 bits.
@@ -212,7 +220,7 @@ impl<'a, B: Backend> Shapes<'a, B> {
     }
 
     fn grouped_linear(&self, tokens: usize) -> Call<'a> {
-        let [experts, output, input] = self.experts();
+        let [experts, output, input] = self.experts(self.config.hidden_size * self.dtype.size());
         let (x, weights) = (self.random([tokens, input]), self.float_weights([experts, output, input]));
         let read = experts.min(tokens) as f64 * self.floats(output * input);
         Call {
@@ -225,7 +233,7 @@ impl<'a, B: Backend> Shapes<'a, B> {
     }
 
     fn packed_grouped_linear(&self, tokens: usize) -> Call<'a> {
-        let [experts, output, input] = self.experts();
+        let [experts, output, input] = self.experts(self.packing().row_bytes(self.config.hidden_size));
         let (x, weights) = (self.random([tokens, input]), self.packed_weights(experts * output, input));
         let read = (experts.min(tokens) * output * self.packing().row_bytes(input)) as f64;
         Call {

@@ -2,7 +2,6 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Tensor};
 
 use super::bands::cat;
-use super::linear::for_kernels;
 use super::{dispatch, linear_into, linear_plain};
 
 /// A different weight for each group of rows: `y = x W[g]ᵀ` for the rows of group `g`, computed in the type of `x`.
@@ -32,7 +31,7 @@ pub fn grouped_linear_into<B: Backend>(
 ) -> Tensor<B, 2> {
     assert_eq!(counts.len(), weights.dims()[0], "one count per group");
     assert_eq!(counts.iter().sum::<usize>(), x.dims()[0], "counts sum to the rows");
-    match for_kernels(&x, counts, dtype).and_then(|x| dispatch::grouped_linear(&x, &weights, counts)) {
+    match dispatch::grouped_linear(&x, &weights, counts, dtype.into()) {
         Some(y) => y,
         None => group_by_group(x, weights, counts, dtype, |x, weight| linear_into(x, weight, dtype)),
     }

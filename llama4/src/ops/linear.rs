@@ -1,5 +1,5 @@
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, FloatDType, Tensor};
+use burn::tensor::{FloatDType, Tensor};
 
 use super::bands::in_bands;
 use super::{dispatch, product, product_into};
@@ -12,7 +12,7 @@ use super::{dispatch, product, product_into};
 /// - weight: `[out, in]`
 /// - output: `[tokens, out]`
 pub fn linear<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2> {
-    match dispatch::linear(&x, &weight) {
+    match dispatch::linear(&x, &weight, x.dtype()) {
         Some(y) => y,
         None => linear_plain(x, weight),
     }
@@ -20,18 +20,11 @@ pub fn linear<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2>
 
 /// [`linear`] whose sums are of type `dtype`: that of `x`, or `F32`.
 pub fn linear_into<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 2>, dtype: FloatDType) -> Tensor<B, 2> {
-    let rows = x.dims()[0];
-    match for_kernels(&x, &[rows], dtype).and_then(|x| dispatch::linear(&x, &weight)) {
+    match dispatch::linear(&x, &weight, dtype.into()) {
         Some(y) => y,
         None if x.dtype() == weight.dtype() => product_into(x, weight.transpose(), dtype),
         None => linear_plain(x.cast(dtype), weight),
     }
-}
-
-/// What kernels take for sums of type `dtype`, since they give what they take. `None` where none takes that, so that nothing is converted in vain.
-pub(super) fn for_kernels<B: Backend>(x: &Tensor<B, 2>, counts: &[usize], dtype: FloatDType) -> Option<Tensor<B, 2>> {
-    let is_type = x.dtype() == DType::from(dtype);
-    (is_type || dispatch::takes_wide(counts)).then(|| x.clone().cast(dtype))
 }
 
 /// `y = x Wᵀ`, computed in `f32` and left in it, whatever the types of both: for few outputs that decide something.

@@ -5,7 +5,6 @@ use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
 
 use super::bands::in_bands;
 use super::dispatch;
-use super::linear::for_kernels;
 use super::pick::select_words;
 use crate::quant::{BLOCK, PackedTensor, Packing};
 
@@ -50,7 +49,7 @@ pub fn packed_grouped_linear_into<B: Backend>(
 ) -> Tensor<B, 2> {
     assert!(weights.rows().is_multiple_of(counts.len()), "one count per group");
     assert_eq!(counts.iter().sum::<usize>(), x.dims()[0], "counts sum to the rows");
-    match for_kernels(&x, counts, dtype).and_then(|x| dispatch::packed_grouped_linear(&x, weights, counts)) {
+    match dispatch::packed_grouped_linear(&x, weights, counts, dtype.into()) {
         Some(y) => y,
         None => {
             let of_x = x.dtype().into();

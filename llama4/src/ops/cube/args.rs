@@ -26,12 +26,15 @@ pub(super) fn words<R: CubeRuntime>(tensor: &CubeTensor<R>, line: usize) -> Arra
 
 /// Whether part of a tensor may be bound that begins so many bytes behind its begin: wgpu has an alignment for that, which may be 256.
 pub(super) fn may_begin_at<R: CubeRuntime>(client: &ComputeClient<R>, bytes: usize) -> bool {
+    !is_wgpu::<R>() || bytes.is_multiple_of(client.properties().memory.alignment as usize)
+}
+
+/// Whether a runtime is that of wgpu.
+pub(super) fn is_wgpu<R: CubeRuntime>() -> bool {
     #[cfg(feature = "wgpu")]
-    if TypeId::of::<R>() == TypeId::of::<cubecl::wgpu::WgpuRuntime>() {
-        return bytes.is_multiple_of(client.properties().memory.alignment as usize);
-    }
-    let _ = (client, bytes);
-    true
+    return TypeId::of::<R>() == TypeId::of::<cubecl::wgpu::WgpuRuntime>();
+    #[cfg(not(feature = "wgpu"))]
+    false
 }
 
 /// Bytes that memory of results is a multiple of, and that it is larger than what it is needed for.

@@ -40,3 +40,33 @@ pub(super) fn half_of(word: u32, #[comptime] index: u32, #[comptime] brain: bool
     let bits = (word >> comptime!(16 * index)) & 0xffff;
     if comptime!(brain) { f32::reinterpret(bits << 16) } else { half_to_f32(bits) }
 }
+
+/// Nibble `index` of a word, less 8.
+#[cube]
+pub(super) fn nibble(word: u32, #[comptime] index: usize) -> f32 {
+    // The upper three are not bits of a mantissa where they are.
+    if comptime!(index < 5) {
+        in_mantissa(word, comptime!(4 * index as u32), 4u32, 0u32)
+    } else {
+        in_mantissa(word >> 12, comptime!(4 * index as u32 - 12), 4u32, 0u32)
+    }
+}
+
+/// Byte `index` of a word, in two's complement: with its upper bit turned it is 128 more.
+#[cube]
+pub(super) fn byte(word: u32, #[comptime] index: usize) -> f32 {
+    if comptime!(index < 2) {
+        in_mantissa(word, comptime!(8 * index as u32), 8u32, 0x80u32)
+    } else {
+        in_mantissa(word >> comptime!(8 * index as u32 - 8), 8u32, 8u32, 0x80u32)
+    }
+}
+
+/// `bits` bits of a word from `place` on, those of `turned` turned over, less half of what they can be. They stay where they are, without a
+/// shift, and become bits of the mantissa of a float whose exponent is such that they count as whole numbers; what it is too much is taken off
+/// exactly.
+#[cube]
+fn in_mantissa(word: u32, #[comptime] place: u32, #[comptime] bits: u32, #[comptime] turned: u32) -> f32 {
+    let (mask, exponent) = comptime!((((1u32 << bits) - 1) << place, ((150 - place) << 23) | (turned << place)));
+    f32::reinterpret((word & mask) ^ exponent) - comptime!(((1u32 << (23 - place)) + (1 << (bits - 1))) as f32)
+}

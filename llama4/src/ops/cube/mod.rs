@@ -7,6 +7,7 @@ mod decode;
 mod decode_attention;
 mod door;
 mod gate;
+mod grouped_product;
 mod heads;
 mod norm;
 mod product;
@@ -14,12 +15,15 @@ mod read;
 mod reduce;
 mod router;
 mod row_product;
+mod row_tiles;
+mod staged_product;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod thin_product;
 mod tile_product;
 mod unpack;
+mod values;
 
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
@@ -31,15 +35,15 @@ pub(super) use block_attention::{cached_attention, fresh_attention};
 pub(super) use decode_attention::{Heads, Places, decode_attention};
 pub(super) use door::{Door, float, int, is_cube, is_fused, owned, strided, wrap, wrap_int};
 pub(super) use gate::{swiglu, swiglu_halves};
+pub(super) use grouped_product::grouped_product;
 pub(super) use heads::{Steps, position_heads};
 pub(super) use norm::rms_norm;
 pub(super) use product::{exact_product, product_into};
 pub(super) use read::read_during;
 pub(super) use router::router_logits;
-pub(super) use row_product::{Chosen, MOST_ROWS, Norm, Weights, down, fuses_tokens, gated, normed_rows, row_product};
+pub(super) use row_product::{Chosen, Norm, Weights, down, fuses_tokens, gated, normed_rows};
 pub(super) use stream::partial_sums;
 pub(super) use thin_product::thin_product;
-pub(super) use tile_product::grouped_product;
 pub(super) use unpack::{Rows, unpack};
 
 /// A packed weight whose words are on a CubeCL device.

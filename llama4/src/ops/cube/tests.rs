@@ -9,12 +9,13 @@ use std::panic::catch_unwind;
 use burn::tensor::{DType, Shape, bf16, f16};
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
+use cubecl::features::TypeUsage;
 
 use super::PackedRows;
-use super::row_product::WITHOUT_CORES;
+use super::row_product::{WITHOUT_CORES, row_product};
 use super::{
     Chosen, Heads, Norm, Places, Steps, Weights, argmax, decode_attention, down, gated, normed_rows, router_logits,
-    row_product, thin_product,
+    thin_product,
 };
 use crate::quant::{Packing, pack, unpack};
 
@@ -33,7 +34,7 @@ macro_rules! on_runtime {
                 if !BENCH.is_ready("products_of_few_rows_agree") {
                     return;
                 }
-                for &dtype in TYPES {
+                for dtype in BENCH.types(TYPES) {
                     PACKINGS.into_iter().for_each(|packing| BENCH.rows_agree(packing, dtype));
                     BENCH.thin_products_agree(dtype);
                 }
@@ -44,7 +45,8 @@ macro_rules! on_runtime {
                 if !BENCH.is_ready("products_of_a_token_agree") {
                     return;
                 }
-                for (&dtype, without_cores) in TYPES.iter().flat_map(|dtype| [(dtype, false), (dtype, true)]) {
+                let types = BENCH.types(TYPES);
+                for (dtype, without_cores) in types.into_iter().flat_map(|dtype| [(dtype, false), (dtype, true)]) {
                     WITHOUT_CORES.set(without_cores);
                     PACKINGS.into_iter().for_each(|packing| BENCH.fused_products_agree(packing, dtype));
                 }
@@ -55,7 +57,7 @@ macro_rules! on_runtime {
                 if !BENCH.is_ready("attention_of_new_tokens_agrees") {
                     return;
                 }
-                for &dtype in TYPES {
+                for dtype in BENCH.types(TYPES) {
                     for (pasts, chunk, rotated) in [
                         (&[0][..], None, true),
                         (&[5], None, false),
@@ -77,7 +79,7 @@ macro_rules! on_runtime {
             #[test]
             fn prompts_agree() {
                 if BENCH.is_ready("prompts_agree") {
-                    BENCH.prefill_agrees(TYPES);
+                    BENCH.prefill_agrees(&BENCH.types(TYPES));
                 }
             }
         }
@@ -85,7 +87,7 @@ macro_rules! on_runtime {
 }
 
 #[cfg(feature = "wgpu")]
-on_runtime!(wgpu, cubecl::wgpu::WgpuRuntime, &[DType::F32]);
+on_runtime!(wgpu, cubecl::wgpu::WgpuRuntime, &[DType::F32, DType::F16]);
 #[cfg(feature = "cuda")]
 on_runtime!(cuda, cubecl::cuda::CudaRuntime, &[DType::F32, DType::BF16, DType::F16]);
 
@@ -156,6 +158,15 @@ impl<R: CubeRuntime> Bench<R> {
         started
     }
 
+    /// Those of some types that the device calculates with.
+    #[allow(clippy::print_stderr, reason = "nobody should take what was not tested for a test that passed")]
+    fn types(&self, types: &[DType]) -> Vec<DType> {
+        let client = R::client(&R::Device::default());
+        let has = |dtype: &DType| client.properties().type_usage((*dtype).into()).contains(TypeUsage::Arithmetic);
+        types.iter().filter(|dtype| !has(dtype)).for_each(|dtype| eprintln!("not tested: no {dtype:?} on this device"));
+        types.iter().copied().filter(has).collect()
+    }
+
     fn tensor<const D: usize>(&self, bytes: &[u8], shape: [usize; D], dtype: DType) -> CubeTensor<R> {
         let device = R::Device::default();
         let client = R::client(&device);
@@ -193,8 +204,12 @@ impl<R: CubeRuntime> Bench<R> {
         let mut meant = vec![0.0; rows * columns];
         unpack(packing, &words, &scales, &mut meant);
         let words: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        let pairs: Vec<u8> = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
-        let scales = Some(self.tensor(&pairs, [rows, packing.scale_words(columns)], DType::U32));
+        // Rows are whole words of scales.
+        let row = |scales: &[u16]| [scales, &[0; 2]].concat()[..scales.len().next_multiple_of(2)].to_vec();
+        let pairs = scales.chunks(packing.scales(columns).max(1)).flat_map(row);
+        let pairs: Vec<u8> = pairs.flat_map(u16::to_le_bytes).collect();
+        let scale_words = packing.scale_words(columns);
+        let scales = (scale_words > 0).then(|| self.tensor(&pairs, [rows, scale_words], DType::U32));
         let words = self.tensor(&words, [rows, packing.words(columns)], DType::U32);
         (PackedRows { packing, columns, words, scales }, meant.into_iter().map(f64::from).collect())
     }
@@ -260,7 +275,8 @@ impl<R: CubeRuntime> Bench<R> {
         let logits =
             router_logits(&stream_x, &norm, &self.put(&router, [experts, columns], dtype)).expect("whole vectors");
         let expected = product(&router, &x);
-        assert_close("router", &self.get(&logits), &expected, 1e-4);
+        // A root that is a bit off, as Vulkan allows, has a value here and there rounded to its other neighbour in the type.
+        assert_close("router", &self.get(&logits), &expected, bound);
         let best = (0..experts).fold(0, |best, expert| if expected[expert] > expected[best] { expert } else { best });
         let score = 1.0 / (1.0 + (-expected[best]).exp());
 

@@ -55,9 +55,13 @@ pub(super) fn token_kernel<B: Backend>() -> Option<&'static str> {
     on_runtimes!(name_on::<B>("CubeCL, where the device has what it takes"))
 }
 
+pub(super) fn many_rows_kernel<B: Backend>() -> Option<&'static str> {
+    on_runtimes!(name_on::<B>("CubeCL, unpacked on the way, 16-bit floats on tensor cores where the device has some"))
+}
+
 /// The other runtimes have no copies that go on while a kernel computes.
 #[cfg(feature = "cuda")]
-pub(super) fn many_kernel<B: Backend>() -> Option<&'static str> {
+pub(super) fn many_queries_kernel<B: Backend>() -> Option<&'static str> {
     name_on::<B, CudaRuntime>("CubeCL on tensor cores, of 16-bit floats")
 }
 
@@ -83,9 +87,9 @@ fn name_on<B: Backend, R: CubeRuntime>(name: &'static str) -> Option<&'static st
     cube::is_cube::<R, B::FloatTensorPrimitive>().then_some(name)
 }
 
-pub(super) fn linear<B: Backend>(x: &Tensor<B, 2>, weight: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+pub(super) fn linear<B: Backend>(x: &Tensor<B, 2>, weight: &Tensor<B, 2>, dtype: DType) -> Option<Tensor<B, 2>> {
     let counts = [x.dims()[0]];
-    on_runtimes!(grouped_linear_on::<B, 2>(x, weight, &counts))
+    on_runtimes!(grouped_linear_on::<B, 2>(x, weight, &counts, dtype))
 }
 
 pub(super) fn linear_f32<B: Backend>(x: &Tensor<B, 2>, weight: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
@@ -101,36 +105,40 @@ pub(super) fn grouped_linear<B: Backend>(
     x: &Tensor<B, 2>,
     weights: &Tensor<B, 3>,
     counts: &[usize],
+    dtype: DType,
 ) -> Option<Tensor<B, 2>> {
-    on_runtimes!(grouped_linear_on::<B, 3>(x, weights, counts))
+    on_runtimes!(grouped_linear_on::<B, 3>(x, weights, counts, dtype))
 }
 
 fn grouped_linear_on<B: Backend, R: CubeRuntime, const D: usize>(
     x: &Tensor<B, 2>,
     weights: &Tensor<B, D>,
     counts: &[usize],
+    dtype: DType,
 ) -> Option<Tensor<B, 2>> {
     let (weights, _) = cube::float::<B, R, D>(weights)?;
     let (x, door) = cube::float::<B, R, 2>(x)?;
-    cube::wrap(&door, cube::grouped_product(&x, &Weights::Float(&weights), counts)?)
+    cube::wrap(&door, cube::grouped_product(&x, &Weights::Float(&weights), counts, dtype)?)
 }
 
 pub(super) fn packed_grouped_linear<B: Backend>(
     x: &Tensor<B, 2>,
     weights: &PackedTensor<B>,
     counts: &[usize],
+    dtype: DType,
 ) -> Option<Tensor<B, 2>> {
-    on_runtimes!(packed_grouped_linear_on::<B>(x, weights, counts))
+    on_runtimes!(packed_grouped_linear_on::<B>(x, weights, counts, dtype))
 }
 
 fn packed_grouped_linear_on<B: Backend, R: CubeRuntime>(
     x: &Tensor<B, 2>,
     weights: &PackedTensor<B>,
     counts: &[usize],
+    dtype: DType,
 ) -> Option<Tensor<B, 2>> {
     let (packed, _) = packed::<B, R>(weights)?;
     let (x, door) = cube::float::<B, R, 2>(x)?;
-    cube::wrap(&door, cube::grouped_product(&x, &Weights::Packed(&packed), counts)?)
+    cube::wrap(&door, cube::grouped_product(&x, &Weights::Packed(&packed), counts, dtype)?)
 }
 
 pub(super) fn cached_attention<B: Backend>(

@@ -32,10 +32,11 @@ pub fn active_kernels<B: Backend>() -> Vec<ActiveKernels> {
     let rows = row_kernel::<B>().unwrap_or(PLAIN);
     let (packed, unpack) = (packed_kernel::<B>().unwrap_or(PLAIN), unpack_kernel::<B>().unwrap_or(PLAIN));
     let (whole, token) = (whole_kernel::<B>(), token_kernel::<B>());
+    let many = many_rows_kernel::<B>();
     #[cfg(feature = "cuda")]
-    let many = whole.or_else(cube::many_kernel::<B>);
+    let attention = whole.or_else(cube::many_queries_kernel::<B>);
     #[cfg(not(feature = "cuda"))]
-    let many = whole;
+    let attention = whole;
     [
         ("linear, few rows", rows),
         ("grouped linear, few rows a group", rows),
@@ -43,7 +44,7 @@ pub fn active_kernels<B: Backend>() -> Vec<ActiveKernels> {
         ("packed linear, more rows", many.unwrap_or(unpack)),
         ("packed lookup", unpack),
         ("linear, more rows", many.unwrap_or(PLAIN)),
-        ("attention", many.unwrap_or(PLAIN)),
+        ("attention", attention.unwrap_or(PLAIN)),
         ("attention of one new token a sequence", token.or(whole).unwrap_or(PLAIN)),
         ("a token through a layer of packed weights", token.unwrap_or(PLAIN)),
         ("norm, rotation, gate", token.or(whole).unwrap_or(PLAIN)),
@@ -162,13 +163,18 @@ fn whole_kernel<B: Backend>() -> Option<&'static str> {
     on_ndarray!(row_kernel::<B>())
 }
 
+fn many_rows_kernel<B: Backend>() -> Option<&'static str> {
+    let _ = std::marker::PhantomData::<B>;
+    first!(many_rows_kernel::<B>())
+}
+
 fn token_kernel<B: Backend>() -> Option<&'static str> {
     let _ = std::marker::PhantomData::<B>;
     first!(token_kernel::<B>())
 }
 
-pub(super) fn linear<B: Backend>(x: &Tensor<B, 2>, weight: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
-    first!(linear(x, weight))
+pub(super) fn linear<B: Backend>(x: &Tensor<B, 2>, weight: &Tensor<B, 2>, dtype: DType) -> Option<Tensor<B, 2>> {
+    first!(linear(x, weight, dtype))
 }
 
 pub(super) fn linear_f32<B: Backend>(x: &Tensor<B, 2>, weight: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
@@ -179,16 +185,18 @@ pub(super) fn grouped_linear<B: Backend>(
     x: &Tensor<B, 2>,
     weights: &Tensor<B, 3>,
     counts: &[usize],
+    dtype: DType,
 ) -> Option<Tensor<B, 2>> {
-    first!(grouped_linear(x, weights, counts))
+    first!(grouped_linear(x, weights, counts, dtype))
 }
 
 pub(super) fn packed_grouped_linear<B: Backend>(
     x: &Tensor<B, 2>,
     weights: &PackedTensor<B>,
     counts: &[usize],
+    dtype: DType,
 ) -> Option<Tensor<B, 2>> {
-    first!(packed_grouped_linear(x, weights, counts))
+    first!(packed_grouped_linear(x, weights, counts, dtype))
 }
 
 pub(super) fn packed_select<B: Backend>(weight: &PackedTensor<B>, ids: &Tensor<B, 1, Int>) -> Option<Tensor<B, 2>> {
@@ -205,17 +213,6 @@ pub(super) fn unpack_rows<B: Backend>(
 
 pub(super) fn product<B: Backend, const D: usize>(a: &Tensor<B, D>, b: &Tensor<B, D>) -> Option<Tensor<B, D>> {
     on_cube!(product(a, b))
-}
-
-/// Whether kernels may take `f32` for groups of so many rows, where the values have 16 bits: those for many rows take 16 bits alone.
-pub(super) fn takes_wide(counts: &[usize]) -> bool {
-    #[cfg(feature = "cube")]
-    return counts.iter().all(|&count| count <= super::cube::MOST_ROWS);
-    #[cfg(not(feature = "cube"))]
-    {
-        let _ = counts;
-        true
-    }
 }
 
 pub(super) fn product_into<B: Backend, const D: usize>(

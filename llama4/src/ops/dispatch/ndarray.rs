@@ -16,7 +16,8 @@ pub(super) fn row_kernel<B: Backend>() -> Option<&'static str> {
     runs_on::<B>().then(cpu::Level::name)
 }
 
-pub(super) fn linear<B: Backend>(x: &Tensor<B, 2>, weight: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+/// This backend calculates in `f32` alone, so that sums have the type of `x`, here and in what follows.
+pub(super) fn linear<B: Backend>(x: &Tensor<B, 2>, weight: &Tensor<B, 2>, _sums: DType) -> Option<Tensor<B, 2>> {
     let count = x.dims()[0];
     wrap(cpu::product(&primitive(x)?, &primitive(weight)?, &[count])?)
 }
@@ -25,11 +26,16 @@ pub(super) fn grouped_linear<B: Backend>(
     x: &Tensor<B, 2>,
     weights: &Tensor<B, 3>,
     counts: &[usize],
+    _sums: DType,
 ) -> Option<Tensor<B, 2>> {
     wrap(cpu::product(&primitive(x)?, &primitive(weights)?, counts)?)
 }
 
 pub(super) fn packed_kernel<B: Backend>() -> Option<&'static str> {
+    row_kernel::<B>()
+}
+
+pub(super) fn many_rows_kernel<B: Backend>() -> Option<&'static str> {
     row_kernel::<B>()
 }
 
@@ -41,6 +47,7 @@ pub(super) fn packed_grouped_linear<B: Backend>(
     x: &Tensor<B, 2>,
     weights: &PackedTensor<B>,
     counts: &[usize],
+    _sums: DType,
 ) -> Option<Tensor<B, 2>> {
     wrap(cpu::packed_product(&primitive(x)?, &packed(weights)?, counts)?)
 }

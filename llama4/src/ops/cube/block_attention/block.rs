@@ -48,35 +48,6 @@ impl Block {
     }
 }
 
-/// Where a block of queries of one piece and its keys are.
-#[derive(CubeType)]
-pub(super) struct Place {
-    /// The first query, in the batch and in the output.
-    pub(super) query: usize,
-    pub(super) output: usize,
-    /// Number of queries.
-    pub(super) queries: usize,
-    /// Keys before the first query's own.
-    pub(super) past: usize,
-    /// The first vector of the piece's first key, of the first head.
-    pub(super) keys: usize,
-}
-
-#[cube]
-impl Place {
-    /// Entry `number` of the table that [`blocks`](super::blocks) makes.
-    pub(super) fn read(table: &Array<Line<u32>>, number: usize) -> Place {
-        let (first, second) = (table[2 * number], table[2 * number + 1]);
-        Place {
-            query: first[0] as usize,
-            output: first[1] as usize,
-            queries: first[2] as usize,
-            past: first[3] as usize,
-            keys: second[0] as usize,
-        }
-    }
-}
-
 /// Where vector `line` of a key stands in shared memory: eight units that read four vectors of two keys meet no bank twice.
 #[cube]
 pub(super) fn placed_key(key: usize, line: usize) -> usize {

@@ -3,8 +3,9 @@ use cubecl::cmma::MatrixIdent;
 use cubecl::prelude::barrier::{Barrier, copy_async};
 use cubecl::prelude::*;
 
-use super::block::{Block, CHUNK, KEYS, LINE, Place, QUERIES, placed_key, placed_value};
+use super::block::{Block, CHUNK, KEYS, LINE, QUERIES, placed_key, placed_value};
 use super::softmax::Softmax;
+use super::table::Place;
 
 /// A cube has a block of queries of one head. `keys` and `values` are the same vectors, `key_stride` and `head_stride` what lies between those of
 /// neighbouring keys and heads.

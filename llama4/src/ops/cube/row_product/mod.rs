@@ -20,7 +20,7 @@ pub(in crate::ops) use fused::{Chosen, Norm, down, fuses_tokens, gated, normed_r
 
 /// Rows of `x` that one pass over a weight serves. Beyond two passes the product of unpacked rows is quicker.
 const ROWS: usize = 8;
-pub(in crate::ops) const MOST_ROWS: usize = 2 * ROWS;
+const MOST_ROWS: usize = 2 * ROWS;
 
 /// Elements of a vector that is loaded at once; of words, 16 bytes.
 const LINE: usize = 4;
@@ -111,20 +111,16 @@ impl<'a, R: CubeRuntime> Source<'a, R> {
 /// `y = x W[g]ᵀ` for few rows of `x` in each group `g`; accumulated in `f32`, of the type of `x`.
 ///
 /// `x` is `[rows, in]`, rows of group 0 first, `counts` of them in each; the weight's rows are `groups` times `out`. `None` where that
-/// is not this kernel's work: many rows, or widths that are not whole vectors.
+/// is not this kernel's work.
 pub(in crate::ops) fn row_product<R: CubeRuntime>(
     x: &CubeTensor<R>,
     weights: &Weights<'_, R>,
     counts: &[usize],
 ) -> Option<CubeTensor<R>> {
-    let source = Source::new(weights)?;
-    let columns = source.columns;
-    if counts.iter().any(|&count| count > MOST_ROWS)
-        || columns == 0
-        || !columns.is_multiple_of(source.encoding.values())
-    {
+    if !takes(weights, counts) {
         return None;
     }
+    let source = Source::new(weights)?;
     let outputs = source.rows / counts.len();
     let shape = Shape::new([x.shape[0], outputs]);
     let output = empty(x.client.clone(), x.device.clone(), shape, x.dtype);
@@ -144,6 +140,12 @@ pub(in crate::ops) fn row_product<R: CubeRuntime>(
         first += count;
     }
     Some(output)
+}
+
+/// Whether this is [`row_product`]'s work: few rows in each group, and widths that are whole vectors.
+pub(super) fn takes<R: CubeRuntime>(weights: &Weights<'_, R>, counts: &[usize]) -> bool {
+    let whole = |source: Source<'_, R>| source.columns > 0 && source.columns.is_multiple_of(source.encoding.values());
+    counts.iter().all(|&count| count <= MOST_ROWS) && Source::new(weights).is_some_and(whole)
 }
 
 /// Some rows of one group.

@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::LINE;
 use super::tiles::{Step, Tile};
-use crate::ops::cube::decode::half_to_f32;
+use crate::ops::cube::decode::{byte, half_to_f32, nibble};
 use crate::quant::Packing;
 
 /// Add the products of what a unit has of the weight with the row of `x`: of the upper row and of the lower.
@@ -85,34 +85,4 @@ fn four<X: Float>(
         }
     }
     values
-}
-
-/// Nibble `index` of a word, less 8.
-#[cube]
-fn nibble(word: u32, #[comptime] index: usize) -> f32 {
-    // The upper three are not bits of a mantissa where they are.
-    if comptime!(index < 5) {
-        in_mantissa(word, comptime!(4 * index as u32), 4u32, 0u32)
-    } else {
-        in_mantissa(word >> 12, comptime!(4 * index as u32 - 12), 4u32, 0u32)
-    }
-}
-
-/// Byte `index` of a word, in two's complement: with its upper bit turned it is 128 more.
-#[cube]
-fn byte(word: u32, #[comptime] index: usize) -> f32 {
-    if comptime!(index < 2) {
-        in_mantissa(word, comptime!(8 * index as u32), 8u32, 0x80u32)
-    } else {
-        in_mantissa(word >> comptime!(8 * index as u32 - 8), 8u32, 8u32, 0x80u32)
-    }
-}
-
-/// `bits` bits of a word from `place` on, those of `turned` turned over, less half of what they can be. They stay where they are, without a
-/// shift, and become bits of the mantissa of a float whose exponent is such that they count as whole numbers; what it is too much is taken off
-/// exactly.
-#[cube]
-fn in_mantissa(word: u32, #[comptime] place: u32, #[comptime] bits: u32, #[comptime] turned: u32) -> f32 {
-    let (mask, exponent) = comptime!((((1u32 << bits) - 1) << place, ((150 - place) << 23) | (turned << place)));
-    f32::reinterpret((word & mask) ^ exponent) - comptime!(((1u32 << (23 - place)) + (1 << (bits - 1))) as f32)
 }

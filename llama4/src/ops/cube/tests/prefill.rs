@@ -1,10 +1,12 @@
-//! Kernels for many rows, which need tensor cores.
+//! Kernels for many rows: those that need tensor cores, and the one that every device has.
 
 use burn::tensor::DType;
 use burn_cubecl::CubeRuntime;
+use burn_cubecl::tensor::CubeTensor;
 
 use super::{Bench, assert_close, bound, product, values};
 use crate::cache::Piece;
+use crate::ops::cube::staged_product::staged_product;
 use crate::ops::cube::tile_product::tile_product;
 use crate::ops::cube::{Weights, cached_attention, fresh_attention};
 use crate::quant::Packing;
@@ -19,6 +21,15 @@ const PRODUCTS: [(&[usize], usize, usize); 6] = [
     (&[1, 2, 0, 0, 5, 0, 1], 80, 1280),
 ];
 
+/// The same, of widths that are whole blocks and no more.
+const STAGED: [(&[usize], usize, usize); 5] = [
+    (&[130], 261, 512),
+    (&[21], 130, 96),
+    (&[0, 130, 0, 70], 72, 256),
+    (&[3, 0, 17, 1], 5, 64),
+    (&[129, 300], 128, 32),
+];
+
 impl<R: CubeRuntime> Bench<R> {
     #[allow(clippy::print_stderr, reason = "nobody should take what was not tested for a test that passed")]
     pub(super) fn prefill_agrees(&self, types: &[DType]) {
@@ -30,50 +41,78 @@ impl<R: CubeRuntime> Bench<R> {
                     break;
                 }
             }
-            if !self.blocks_agree(dtype) {
-                eprintln!("not tested: attention of many queries in {dtype:?} needs tensor cores");
+            for (counts, outputs, columns) in STAGED {
+                self.stages_agree(dtype, counts, outputs, columns);
             }
+            self.blocks_agree(dtype);
         }
     }
 
-    /// Whether there is a kernel.
+    /// With sums of the type of `x`, and with sums in `f32`. Whether there is a kernel.
     fn tiles_agree(&self, dtype: DType, counts: &[usize], outputs: usize, columns: usize) -> bool {
+        let packings = [Packing::Q4, Packing::Q8];
+        [dtype, DType::F32].into_iter().all(|sums| {
+            self.products_agree(dtype, counts, outputs, columns, &packings, |x, weights, counts| {
+                tile_product(x, weights, counts, sums)
+            })
+        })
+    }
+
+    /// The same of the kernel that every device has.
+    fn stages_agree(&self, dtype: DType, counts: &[usize], outputs: usize, columns: usize) {
+        for sums in [dtype, DType::F32] {
+            let there = self.products_agree(dtype, counts, outputs, columns, &Packing::ALL, |x, weights, counts| {
+                staged_product(x, weights, counts, sums)
+            });
+            assert!(there, "{dtype:?} {counts:?} x {outputs} x {columns}: whole blocks");
+        }
+    }
+
+    /// Floats of the type of `x`, and packed weights. Whether there is a kernel.
+    fn products_agree(
+        &self,
+        dtype: DType,
+        counts: &[usize],
+        outputs: usize,
+        columns: usize,
+        packings: &[Packing],
+        multiply: impl Fn(&CubeTensor<R>, &Weights<'_, R>, &[usize]) -> Option<CubeTensor<R>>,
+    ) -> bool {
         let rows = counts.iter().sum();
         let x = values(rows * columns, dtype, 2);
         let put = self.put(&x, [rows, columns], dtype);
         let weight_rows = outputs * counts.len();
         let floats = values(weight_rows * columns, dtype, 3);
         let float = self.put(&floats, [weight_rows, columns], dtype);
-        let (q4, q8) =
-            (self.packed(Packing::Q4, weight_rows, columns, 4), self.packed(Packing::Q8, weight_rows, columns, 5));
-        let weights =
-            [(Weights::Float(&float), floats), (Weights::Packed(&q4.0), q4.1), (Weights::Packed(&q8.0), q8.1)];
-        for (number, (weight, meant)) in weights.into_iter().enumerate() {
-            let Some(y) = tile_product(&put, &weight, counts) else { return false };
+        let packed: Vec<_> = packings.iter().map(|&packing| self.packed(packing, weight_rows, columns, 4)).collect();
+        let packed = packed.iter().map(|(weight, meant)| (Weights::Packed(weight), meant));
+        for (number, (weight, meant)) in std::iter::once((Weights::Float(&float), &floats)).chain(packed).enumerate() {
+            let Some(y) = multiply(&put, &weight, counts) else { return false };
             let groups = counts.iter().enumerate().flat_map(|(group, count)| std::iter::repeat_n(group, *count));
             let expected: Vec<f64> = groups
                 .zip(x.chunks(columns))
                 .flat_map(|(group, x)| product(&meant[group * outputs * columns..][..outputs * columns], x))
                 .collect();
-            let what = format!("weight {number} {dtype:?} {counts:?} x {outputs} x {columns}");
+            let what = format!("weight {number} {dtype:?} {counts:?} x {outputs} x {columns}, {:?}", y.dtype);
+            // Tensor cores have weights rounded to the type of `x`.
             assert_close(&what, &self.get(&y), &expected, bound(dtype));
         }
         true
     }
 
-    fn blocks_agree(&self, dtype: DType) -> bool {
+    fn blocks_agree(&self, dtype: DType) {
         let piece = |row, offset, len, first_slot| Piece { row, offset, len, first_slot };
         let few = [piece(2, 1, 3, 70), piece(0, 7, 16, 3), piece(1, 30, 1, 99)];
         let more = [piece(2, 1, 33, 70), piece(0, 40, 64, 3), piece(1, 105, 7, 140)];
         let many = [piece(0, 0, 200, 0), piece(1, 203, 65, 0), piece(2, 270, 1, 0)];
-        [64, 128].into_iter().all(|head_dim| {
-            [&few, &more].into_iter().all(|pieces| self.attends(dtype, head_dim, pieces, Some(150)))
-                && self.attends(dtype, head_dim, &many, None)
-        })
+        for head_dim in [32, 64, 128] {
+            [&few, &more].into_iter().for_each(|pieces| self.attends(dtype, head_dim, pieces, Some(150)));
+            self.attends(dtype, head_dim, &many, None);
+        }
     }
 
     /// Over a cache of so many slots a row, or over the tokens' own keys.
-    fn attends(&self, dtype: DType, head_dim: usize, pieces: &[Piece], slots: Option<usize>) -> bool {
+    fn attends(&self, dtype: DType, head_dim: usize, pieces: &[Piece], slots: Option<usize>) {
         let (heads, kv_heads, rows) = (6, 2, 3);
         let tokens = pieces.iter().map(|piece| piece.offset + piece.len).max().unwrap_or(0);
         let scale = 0.3;
@@ -90,7 +129,7 @@ impl<R: CubeRuntime> Bench<R> {
                 fresh_attention(&queries, &put(&k), &put(&v), pieces, scale)
             }
         };
-        let Some(found) = found else { return false };
+        let found = found.expect("whole vectors");
         let mut expected = Vec::new();
         for piece in pieces {
             for (query, head) in (0..piece.len).flat_map(|query| (0..heads).map(move |head| (query, head))) {
@@ -113,6 +152,5 @@ impl<R: CubeRuntime> Bench<R> {
         }
         let what = format!("{dtype:?} attention of {} pieces, heads of {head_dim}, cached {slots:?}", pieces.len());
         assert_close(&what, &self.get(&found), &expected, bound(dtype));
-        true
     }
 }

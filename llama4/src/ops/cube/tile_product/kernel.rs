@@ -4,11 +4,9 @@ use cubecl::prelude::*;
 
 use super::fragment::{Rows, Steps, pair};
 use super::tile::{CHUNK, LINE, OUTPUTS, OWN, PLANE, ROWS, Tile, placed};
+use crate::ops::cube::row_tiles::Share;
 
-/// Tiles of rows that are taken together, so that they read a tile of the weight at about the same time.
-const BAND: usize = 16;
-
-/// `table` has a line for each tile of rows, if rows are of several groups: the first row of `x`, how many there are, the first row of the
+/// The output is `f32` if it is to be `wide`, otherwise of the type of `x`. `table` has a line for each tile of rows, if rows are of several groups: the first row of `x`, how many there are, the first row of the
 /// weight.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments, reason = "a kernel's buffers")]
@@ -24,6 +22,7 @@ pub(super) fn tile_product_kernel<X: Float>(
     row_tiles: usize,
     output_tiles: usize,
     #[comptime] tile: Tile,
+    #[comptime] wide: bool,
     #[define(X)] _dtype: StorageType,
 ) {
     let (lane, plane) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
@@ -34,22 +33,9 @@ pub(super) fn tile_product_kernel<X: Float>(
     if CUBE_POS >= row_tiles * output_tiles {
         terminate!();
     }
-    let band = CUBE_POS / (BAND * output_tiles);
-    let within = CUBE_POS % (BAND * output_tiles);
-    let height = select(band * BAND + BAND < row_tiles, BAND, row_tiles - band * BAND);
-    let row_tile = band * BAND + within % height;
-    let mut first_row = row_tile * comptime!(tile.rows());
-    let mut rows = comptime!(tile.rows()).runtime();
-    let mut first_weight = 0usize.runtime();
-    if comptime!(tile.grouped) {
-        let entry = table[row_tile];
-        first_row = entry[0] as usize;
-        rows = entry[1] as usize;
-        first_weight = entry[2] as usize;
-    } else if first_row + rows > all_rows {
-        rows = all_rows - first_row;
-    }
-    let first_output = within / height * comptime!(tile.outputs()) + beside * OUTPUTS;
+    let share = Share::of_cube(table, all_rows, row_tiles, output_tiles, comptime!(tile.rows()), tile.grouped);
+    let (first_row, rows, first_weight) = (share.first_row, share.rows, share.first_weight);
+    let first_output = share.output_tile * comptime!(tile.outputs()) + beside * OUTPUTS;
 
     let mut xs = SharedMemory::<u32>::new_lined(comptime!(tile.stages * tile.stage_lines()), LINE);
     let mut arrived = Sequence::<Shared<Barrier>>::new();
@@ -120,12 +106,17 @@ pub(super) fn tile_product_kernel<X: Float>(
         for side in 0..2usize {
             let row = height * ROWS + quarter * 2 + side;
             if height % tile.split == part && row < rows && output < outputs {
-                let mut line = Line::<u32>::empty(2usize);
+                let mut line = Line::<u32>::empty(comptime!(if wide { OWN } else { OWN / 2 }));
                 #[unroll]
                 for word in 0..2usize {
                     let (first, second) =
                         (sums[comptime!(height * OWN + 2 * word)], sums[comptime!(height * OWN + 2 * word + 1)]);
-                    line[word] = u32::reinterpret(pair::<X>(first[side], second[side]));
+                    if comptime!(wide) {
+                        line[comptime!(2 * word)] = u32::reinterpret(first[side]);
+                        line[comptime!(2 * word + 1)] = u32::reinterpret(second[side]);
+                    } else {
+                        line[word] = u32::reinterpret(pair::<X>(first[side], second[side]));
+                    }
                 }
                 y[((first_row + row) * outputs + output) / OWN] = line;
             }

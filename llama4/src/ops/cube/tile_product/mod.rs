@@ -17,7 +17,8 @@ use cubecl::features::MmaConfig;
 use cubecl::prelude::*;
 
 use super::args::{empty, words};
-use super::{Weights, processors, row_product};
+use super::row_tiles::row_tiles;
+use super::{Weights, processors};
 use crate::quant::Packing;
 use tile::{Encoding, LINE, OWN, PLANE, Tile};
 
@@ -56,33 +57,15 @@ impl<'a, R: CubeRuntime> Source<'a, R> {
     }
 }
 
-/// Rows of `x` up to which [`row_product`] is quicker: as many as it takes at once.
-const FEW: usize = 8;
-
-/// `y = x W[g]ᵀ` for the rows of each group `g`, by the kernel for so many rows: accumulated in `f32`, of the type of `x`.
-///
-/// `x` is `[rows, in]`, rows of group 0 first, `counts` of them in each; the weight's rows are `groups` times `out`. `None` where neither kernel
-/// can do it.
-pub(in crate::ops) fn grouped_product<R: CubeRuntime>(
-    x: &CubeTensor<R>,
-    weights: &Weights<'_, R>,
-    counts: &[usize],
-) -> Option<CubeTensor<R>> {
-    // One launch for all groups is quicker than one for each.
-    if x.shape[0] <= FEW && counts.iter().filter(|&&count| count > 0).count() <= 1 {
-        row_product(x, weights, counts).or_else(|| tile_product(x, weights, counts))
-    } else {
-        tile_product(x, weights, counts).or_else(|| row_product(x, weights, counts))
-    }
-}
-
-/// As [`row_product`], for more rows: of `bf16` or `f16`, accumulated in `f32`.
+/// As [`row_product`](super::row_product), for more rows: of `bf16` or `f16`, accumulated in `f32`, of type `dtype`, which is that of `x` or
+/// `F32`.
 ///
 /// `None` where the device or the shapes do not allow it.
 pub(in crate::ops) fn tile_product<R: CubeRuntime>(
     x: &CubeTensor<R>,
     weights: &Weights<'_, R>,
     counts: &[usize],
+    dtype: DType,
 ) -> Option<CubeTensor<R>> {
     let source = Source::new(weights, x.dtype)?;
     let outputs = source.rows / counts.len().max(1);
@@ -92,7 +75,7 @@ pub(in crate::ops) fn tile_product<R: CubeRuntime>(
         .collect();
     let launches = launches?;
     let shape = Shape::new([x.shape[0], outputs]);
-    let output = empty(x.client.clone(), x.device.clone(), shape, x.dtype);
+    let output = empty(x.client.clone(), x.device.clone(), shape, dtype);
     let grouped = counts.len() > 1 || launches.len() > 1;
     let launched =
         launches.into_iter().all(|(tile, table)| launch(x, &source, &output, Tile { grouped, ..tile }, &table));
@@ -127,13 +110,14 @@ fn launch<R: CubeRuntime>(
             words(source.values, LINE),
             words(source.scales, 1),
             ArrayArg::from_raw_parts_and_size(bound, table.len(), LINE, 4),
-            words(output, 2),
+            words(output, OWN * output.dtype.size() / 4),
             ScalarArg::new(source.columns),
             ScalarArg::new(outputs),
             ScalarArg::new(x.shape[0]),
             ScalarArg::new(row_tiles),
             ScalarArg::new(output_tiles),
             tile,
+            output.dtype == DType::F32,
             x.dtype.into(),
         )
     };
@@ -166,22 +150,6 @@ fn plan(encoding: Encoding, counts: &[usize], outputs: usize, processors: usize)
         plan.iter().map(launch).sum::<usize>() * (9 + plan.len())
     };
     plans.min_by_key(|plan| cost(plan)).unwrap_or_default()
-}
-
-/// Tiles of `large` rows, and those of the last rows of groups that have room in `small`. For every tile: its first row of `x`, the number of
-/// its rows, the first row of its group's weight, and nothing.
-fn row_tiles(counts: &[usize], outputs: usize, large: usize, small: usize) -> [Vec<u32>; 2] {
-    let mut tables = [Vec::new(), Vec::new()];
-    let mut first = 0;
-    for (group, &count) in counts.iter().enumerate() {
-        for start in (0..count).step_by(large) {
-            let rows = large.min(count - start);
-            let entry = [first + start, rows, group * outputs, 0];
-            tables[usize::from(rows <= small && small < large)].extend(entry.map(|value| value as u32));
-        }
-        first += count;
-    }
-    tables
 }
 
 /// How cubes work on these tiles, where device and shapes allow it.

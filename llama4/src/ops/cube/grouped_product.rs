@@ -1,0 +1,36 @@
+//! `y = x W[g]ᵀ` for rows of `x` that are sorted by group `g`: which kernel does it.
+
+use burn::tensor::DType;
+use burn_cubecl::CubeRuntime;
+use burn_cubecl::kernel::cast;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::row_product::{Weights, row_product, takes};
+use super::staged_product::staged_product;
+use super::tile_product::tile_product;
+
+/// Rows of `x` up to which [`row_product`] is quicker: as many as it takes at once.
+const FEW: usize = 8;
+
+/// `y = x W[g]ᵀ` for the rows of each group `g`, by the kernel for so many rows: accumulated in `f32`, of type `dtype`, which is that of `x` or
+/// `F32`.
+///
+/// `x` is `[rows, in]`, rows of group 0 first, `counts` of them in each; the weight's rows are `groups` times `out`. `None` where no kernel
+/// can do it.
+pub(in crate::ops) fn grouped_product<R: CubeRuntime>(
+    x: &CubeTensor<R>,
+    weights: &Weights<'_, R>,
+    counts: &[usize],
+    dtype: DType,
+) -> Option<CubeTensor<R>> {
+    let tiles = || tile_product(x, weights, counts, dtype).or_else(|| staged_product(x, weights, counts, dtype));
+    // These give what they take.
+    let rows = || match x.dtype == dtype {
+        true => row_product(x, weights, counts),
+        false if takes(weights, counts) => row_product(&cast(x.clone(), dtype), weights, counts),
+        false => None,
+    };
+    // One launch for all groups is quicker than one for each.
+    let few = x.shape[0] <= FEW && counts.iter().filter(|&&count| count > 0).count() <= 1;
+    if few { rows().or_else(tiles) } else { tiles().or_else(rows) }
+}

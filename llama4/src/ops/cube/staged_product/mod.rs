@@ -1,0 +1,156 @@
+//! `y = x W[g]ᵀ` for many rows of `x`, sorted by group `g`, in one launch for all groups: for devices that have not what
+//! [`tile_product`](super::tile_product) needs, and for types that it does not take.
+//!
+//! A cube has some rows and some outputs. Step by step it brings what it needs of `x` and of the weight, unpacked, to shared memory, while what
+//! comes next is on its way to registers. Tensor cores multiply where the device has some that all runtimes can name (`cmma`), otherwise units
+//! do, each for some rows and outputs.
+
+mod kernel;
+mod stage;
+mod tile;
+
+use burn::tensor::{DType, Shape};
+use burn_cubecl::CubeRuntime;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::features::MmaConfig;
+use cubecl::prelude::*;
+
+use super::args::{array, empty, is_wgpu, words};
+use super::row_tiles::{ENTRY, row_tiles};
+use super::values::{Encoding, LINE};
+use super::{Weights, processors};
+use tile::{FRAGMENT, PLANE, Tile};
+
+/// A matrix as the kernel gets it.
+struct Source<'a, R: CubeRuntime> {
+    encoding: Encoding,
+    columns: usize,
+    /// All of them, of every group.
+    rows: usize,
+    values: &'a CubeTensor<R>,
+    scales: &'a CubeTensor<R>,
+    scale_words: usize,
+}
+
+impl<'a, R: CubeRuntime> Source<'a, R> {
+    fn new(weights: &Weights<'a, R>) -> Option<Self> {
+        match weights {
+            Weights::Float(weight) => Self::of_floats(weight),
+            Weights::Packed(packed) => Some(Self {
+                encoding: Encoding::Packed(packed.packing),
+                columns: packed.columns,
+                rows: packed.words.shape[0],
+                values: &packed.words,
+                scales: packed.bound_scales(),
+                scale_words: packed.packing.scale_words(packed.columns),
+            }),
+        }
+    }
+
+    fn of_floats(values: &'a CubeTensor<R>) -> Option<Self> {
+        let encoding = Encoding::of_floats(values.dtype)?;
+        let columns = *values.shape.dims.last()?;
+        let rows = values.shape.num_elements() / columns.max(1);
+        Some(Self { encoding, columns, rows, values, scales: values, scale_words: 0 })
+    }
+}
+
+/// `y = x W[g]ᵀ` for the rows of each group `g`, accumulated in `f32`, of type `dtype`.
+///
+/// `x` is `[rows, in]`, rows of group 0 first, `counts` of them in each; the weight's rows are `groups` times `out`. `None` where the device or the
+/// shapes do not allow it.
+pub(in crate::ops) fn staged_product<R: CubeRuntime>(
+    x: &CubeTensor<R>,
+    weights: &Weights<'_, R>,
+    counts: &[usize],
+    dtype: DType,
+) -> Option<CubeTensor<R>> {
+    let (of_x, source) = (Source::of_floats(x)?, Source::new(weights)?);
+    let outputs = source.rows / counts.len().max(1);
+    let tile = choose(x, &of_x, &source, counts, outputs)?;
+    let output = empty(x.client.clone(), x.device.clone(), Shape::new([x.shape[0], outputs]), dtype);
+    let [table, _] = row_tiles(counts, outputs, tile.rows, tile.rows);
+    if table.is_empty() || outputs == 0 {
+        return Some(output);
+    }
+    let (tiles, output_tiles) = (table.len() / ENTRY, outputs.div_ceil(tile.outputs));
+    let uploaded = tile.grouped.then(|| {
+        let bytes: Vec<u8> = table.iter().flat_map(|word| word.to_le_bytes()).collect();
+        x.client.create_from_slice(&bytes)
+    });
+    // Something to bind where there is no table.
+    let bound = uploaded.as_ref().unwrap_or(&source.values.handle);
+    // SAFETY: the tiles name rows of `x`, of the output and of the weight that exist; the kernel takes the last one for those beyond.
+    let launched = unsafe {
+        kernel::staged_product_kernel::launch_unchecked(
+            &x.client,
+            super::cube_count(tiles * output_tiles),
+            CubeDim::new_2d(PLANE as u32, (tile.units() / PLANE) as u32),
+            words(x, LINE),
+            words(source.values, LINE),
+            words(source.scales, 1),
+            ArrayArg::from_raw_parts_and_size(bound, table.len(), ENTRY, 4),
+            array(&output, 1),
+            ScalarArg::new(source.columns),
+            ScalarArg::new(source.scale_words),
+            ScalarArg::new(outputs),
+            ScalarArg::new(x.shape[0]),
+            ScalarArg::new(tiles),
+            ScalarArg::new(output_tiles),
+            tile,
+            dtype.into(),
+        )
+    };
+    super::ran("staged product", launched).then_some(output)
+}
+
+/// Rows, outputs and depth of a cube with tensor cores, and without, the best ones for so many rows first. Few rows need little room and many
+/// loads under way.
+const WITH_CORES: [[usize; 3]; 7] =
+    [[16, 64, 256], [16, 128, 64], [32, 128, 64], [64, 128, 64], [128, 128, 64], [16, 128, 32], [64, 128, 32]];
+const WITHOUT: [[usize; 3]; 6] =
+    [[16, 128, 32], [32, 128, 32], [64, 128, 32], [16, 64, 32], [32, 64, 32], [64, 64, 32]];
+
+/// How cubes work on this, where device and shapes allow it.
+fn choose<R: CubeRuntime>(
+    x: &CubeTensor<R>,
+    of_x: &Source<'_, R>,
+    source: &Source<'_, R>,
+    counts: &[usize],
+    outputs: usize,
+) -> Option<Tile> {
+    let hardware = &x.client.properties().hardware;
+    let cores = has_cores(x) && source.encoding != Encoding::F32;
+    let tile = |[rows, outputs, depth]: [usize; 3]| {
+        let (x, weight, grouped) = (of_x.encoding, source.encoding, counts.len() > 1);
+        Tile { x, weight, rows, outputs, depth, cores, grouped }
+    };
+    let fits = |tile: &Tile| {
+        source.columns.is_multiple_of(tile.depth)
+            && tile.shared_bytes() <= hardware.max_shared_memory_size
+            && tile.units() <= hardware.max_units_per_cube as usize
+            && tile.loads(tile.rows, tile.x) * tile.loads(tile.outputs, tile.weight) > 0
+    };
+    // The time of a tile is that of its rows and something for the weight.
+    let cost = |tile: &Tile| {
+        let tiles: usize = counts.iter().map(|count| count.div_ceil(tile.rows)).sum();
+        let cubes = (tiles * outputs.div_ceil(tile.outputs)).max(processors(&x.client));
+        cubes * tile.outputs * (tile.rows + 16)
+    };
+    let shapes: &[[usize; 3]] = if cores { &WITH_CORES } else { &WITHOUT };
+    shapes.iter().copied().map(tile).filter(fits).min_by_key(cost)
+}
+
+/// Whether there are tensor cores for the type of `x` that take what lies in shared memory as words, as those of Vulkan do, and planes of the usual
+/// width.
+fn has_cores<R: CubeRuntime>(x: &CubeTensor<R>) -> bool {
+    let properties = x.client.properties();
+    let (hardware, size) = (&properties.hardware, FRAGMENT as u32);
+    let (half, sums) = (DType::F16.into(), DType::F32.into());
+    let config = MmaConfig { a_type: half, b_type: half, cd_type: sums, m: size, n: size, k: size };
+    x.dtype == DType::F16
+        && is_wgpu::<R>()
+        && hardware.plane_size_min == PLANE as u32
+        && hardware.plane_size_max == PLANE as u32
+        && properties.features.cmma.contains(&config)
+}
