@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the same cases on every backend that this machine can build.
+//! `cargo xtask bench`: the same cases on every backend that this machine can build, or has programs of.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,13 +40,15 @@ const QUICK_RUNS: &[&[&str]] =
     &[&["--preset", "demo"], &["--preset", "cpu", "--layers", "2", "--quantize", "q4", "--ops"]];
 
 /// What the command takes.
-pub(crate) const ARGUMENTS: &str = "[--quick] [--output DIR] [-- ARGUMENTS of one llama4-bench run]";
+pub(crate) const ARGUMENTS: &str = "[--quick] [--output DIR] [--programs DIR with llama4-bench-BACKEND, built elsewhere] [-- ARGUMENTS of one llama4-bench run]";
 
 /// What was asked for.
 #[derive(Debug, Default, PartialEq)]
 struct Arguments {
     quick: bool,
     output: Option<PathBuf>,
+    /// Where programs are, for machines that cannot build them: nothing is built then.
+    programs: Option<PathBuf>,
     /// One run in place of the usual ones.
     own: Option<Vec<String>>,
 }
@@ -62,7 +64,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
             eprintln!("==> {}: not on this machine", backend.feature);
             continue;
         }
-        let program = build(root, backend.feature)?;
+        let program = match &arguments.programs {
+            None => build(root, backend.feature)?,
+            Some(programs) => programs.join(program_name(backend.feature)),
+        };
+        if !program.exists() {
+            eprintln!("==> {}: there is no {}", backend.feature, program.display());
+            continue;
+        }
         let folder = match &folder {
             Some(folder) => folder,
             None => folder.insert(root.join("llama4-bench/runs").join(slug(&program)?)),
@@ -82,7 +91,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
         last = Some(program);
     }
     let (Some(folder), Some(program)) = (folder, last) else {
-        return Err("no backend could be built".to_owned());
+        let from = arguments.programs.map(|programs| format!(": {} has no program for one", programs.display()));
+        return Err(format!("no backend could be measured{}", from.unwrap_or_default()));
     };
     write_comparison(&program, &files, &folder)
 }
@@ -94,6 +104,7 @@ fn parse(arguments: &[String]) -> Result<Arguments, String> {
         match argument.as_str() {
             "--quick" => parsed.quick = true,
             "--output" => parsed.output = Some(rest.next().ok_or("--output needs a folder")?.into()),
+            "--programs" => parsed.programs = Some(rest.next().ok_or("--programs needs a folder")?.into()),
             "--" => {
                 parsed.own = Some(rest.cloned().collect());
                 break;
@@ -133,9 +144,14 @@ fn build(root: &Path, feature: &str) -> Result<PathBuf, String> {
         return Err(format!("llama4-bench with the feature {feature} does not build: {status}"));
     }
     let built = target.join("release/llama4-bench");
-    let program = target.join(format!("release/llama4-bench-{feature}"));
+    let program = target.join("release").join(program_name(feature));
     fs::copy(&built, &program).map_err(|error| format!("cannot copy {}: {error}", built.display()))?;
     Ok(program)
+}
+
+/// Under which `llama4-bench` with one backend is kept, and found.
+fn program_name(feature: &str) -> String {
+    format!("llama4-bench-{feature}")
 }
 
 /// One run. One that fails, for lack of memory or of a type, leaves the others to be made.
@@ -223,6 +239,8 @@ mod tests {
         assert!(runs[0].join(" ").starts_with("--preset cpu --layers 2 --repeats 3"), "{runs:?}");
         assert!(parse(&words("--slow")).unwrap_err().contains("--slow"));
         assert!(parse(&words("--output")).is_err());
+        assert_eq!(parse(&words("--programs y")).unwrap().programs, Some("y".into()));
+        assert!(parse(&words("--programs")).is_err());
     }
 
     #[test]

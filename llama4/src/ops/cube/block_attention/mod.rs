@@ -1,7 +1,8 @@
 //! Causal attention of many queries, block of queries by block of queries: no score is ever in memory.
 //!
-//! On tensor cores no score leaves the registers: a plane has sixteen queries of one head, their results and their softmax so far, and goes through the keys they see, 64 at a time; the planes
-//! of a cube share keys and values in shared memory. Where there are none that take it, [`units`] do the same.
+//! On tensor cores no score leaves the registers: a plane has sixteen queries of one head, their results and their softmax so far, and goes
+//! through the keys they see, 64 at a time; the planes of a cube share keys and values in shared memory. Where there are no such cores, [`units`]
+//! multiply.
 
 mod block;
 mod kernel;
@@ -90,35 +91,12 @@ fn attend<R: CubeRuntime>(
     // SAFETY: the length is that of the table.
     let table = unsafe { ArrayArg::from_raw_parts_and_size(&uploaded, table.len(), LINE, 4) };
     let (group, key_stride, head_stride) = (heads / layout.kv_heads, layout.key / chunk, layout.head / chunk);
-    let block = match way {
-        Way::Cores(block) => block,
-        Way::Units(block) => {
-            let work = units::Work { queries, keys, values, output: &output, scale, group, key_stride, head_stride };
-            return units::launch(&work, block, table, count).then_some(output);
-        }
+    let work = Work { queries, keys, values, output: &output, scale, group, key_stride, head_stride };
+    let launched = match way {
+        Way::Cores(block) => launch(&work, block, table, count),
+        Way::Units(block) => units::launch(&work, block, table, count),
     };
-    // SAFETY: the table names queries, keys and rows of the output that exist; of others the kernel takes the last one that does.
-    let launched = unsafe {
-        kernel::block_attention_kernel::launch_unchecked(
-            &queries.client,
-            super::cube_count(count * heads),
-            CubeDim::new_2d(PLANE as u32, block.planes as u32),
-            words(queries, LINE),
-            words(keys, LINE),
-            array(values, CHUNK),
-            table,
-            array(&output, 2),
-            ScalarArg::new(scale as f32),
-            ScalarArg::new(heads),
-            ScalarArg::new(group),
-            ScalarArg::new(key_stride),
-            ScalarArg::new(head_stride),
-            ScalarArg::new(count),
-            block,
-            queries.dtype.into(),
-        )
-    };
-    super::ran("block attention", launched).then_some(output)
+    launched.then_some(output)
 }
 
 /// Who multiplies.
@@ -126,6 +104,45 @@ fn attend<R: CubeRuntime>(
 enum Way {
     Cores(Block),
     Units(units::Block),
+}
+
+/// What kernels work on: tensors, query heads to one of keys, and how many vectors lie between two keys and between two heads of them.
+struct Work<'a, R: CubeRuntime> {
+    queries: &'a CubeTensor<R>,
+    keys: &'a CubeTensor<R>,
+    values: &'a CubeTensor<R>,
+    output: &'a CubeTensor<R>,
+    scale: f64,
+    group: usize,
+    key_stride: usize,
+    head_stride: usize,
+}
+
+/// The blocks of queries that a table of so many entries names, on tensor cores.
+fn launch<R: CubeRuntime>(work: &Work<'_, R>, block: Block, table: ArrayArg<'_, R>, count: usize) -> bool {
+    let heads = work.queries.shape[1];
+    // SAFETY: the table names queries, keys and rows of the output that exist; of others the kernel takes the last one that does.
+    let launched = unsafe {
+        kernel::block_attention_kernel::launch_unchecked(
+            &work.queries.client,
+            super::cube_count(count * heads),
+            CubeDim::new_2d(PLANE as u32, block.planes as u32),
+            words(work.queries, LINE),
+            words(work.keys, LINE),
+            array(work.values, CHUNK),
+            table,
+            array(work.output, 2),
+            ScalarArg::new(work.scale as f32),
+            ScalarArg::new(heads),
+            ScalarArg::new(work.group),
+            ScalarArg::new(work.key_stride),
+            ScalarArg::new(work.head_stride),
+            ScalarArg::new(count),
+            block,
+            work.queries.dtype.into(),
+        )
+    };
+    super::ran("block attention", launched)
 }
 
 /// How tensor cores would do it, where the device and the shapes allow it.

@@ -4,11 +4,11 @@
 //! A cube has a block of queries of one head and goes through the keys they see, some at a time. A unit has products of some queries and keys,
 //! then some values of the results of the same queries; in between, four units of a query turn its products into weights.
 
-use burn::tensor::DType;
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
+use super::Work;
 use super::table::Place;
 use crate::ops::cube::args::{array, words};
 use crate::ops::cube::values::{Encoding, LINE, four};
@@ -81,26 +81,13 @@ impl Block {
     }
 }
 
-/// What [`launch`] works on: tensors, and how many vectors lie between two keys and two heads of them.
-pub(super) struct Work<'a, R: CubeRuntime> {
-    pub(super) queries: &'a CubeTensor<R>,
-    pub(super) keys: &'a CubeTensor<R>,
-    pub(super) values: &'a CubeTensor<R>,
-    pub(super) output: &'a CubeTensor<R>,
-    pub(super) scale: f64,
-    pub(super) group: usize,
-    pub(super) key_stride: usize,
-    pub(super) head_stride: usize,
-}
-
-/// The blocks of queries that a table of so many lines names.
+/// The blocks of queries that a table of so many entries names.
 pub(super) fn launch<R: CubeRuntime>(work: &Work<'_, R>, block: Block, table: ArrayArg<'_, R>, count: usize) -> bool {
     let heads = work.queries.shape[1];
-    let (dtype, client): (DType, _) = (work.queries.dtype, &work.queries.client);
     // SAFETY: the table names queries, keys and rows of the output that exist; of others the kernel takes the last one that does.
     let launched = unsafe {
         unit_attention_kernel::launch_unchecked(
-            client,
+            &work.queries.client,
             crate::ops::cube::cube_count(count * heads),
             CubeDim::new_1d(UNITS as u32),
             words(work.queries, LINE),
@@ -115,7 +102,7 @@ pub(super) fn launch<R: CubeRuntime>(work: &Work<'_, R>, block: Block, table: Ar
             ScalarArg::new(work.head_stride),
             ScalarArg::new(count),
             block,
-            dtype.into(),
+            work.queries.dtype.into(),
         )
     };
     crate::ops::cube::ran("attention of many queries", launched)
@@ -159,19 +146,13 @@ fn unit_attention_kernel<X: Float>(
     let mut factors = SharedMemory::<f32>::new(QUERIES);
 
     let mut of_queries = Heads::new(QUERIES, block);
-    of_queries.load(
-        queries,
-        first_query,
-        heads * comptime!(block.vectors()),
-        0usize.runtime(),
-        place.queries,
-        QUERIES,
-        block,
-    );
+    let own_queries = Source { first: first_query, stride: heads * comptime!(block.vectors()), count: place.queries };
+    of_queries.load(queries, &own_queries, 0usize.runtime(), QUERIES, block);
     of_queries.put(&mut qs, QUERIES, block);
     let mut of_keys = Heads::new(block.keys, block);
     let mut of_values = Heads::new(block.keys, block);
-    of_keys.load(keys, first_key, key_stride, 0usize.runtime(), seen, block.keys, block);
+    let source = Source { first: first_key, stride: key_stride, count: seen };
+    of_keys.load(keys, &source, 0usize.runtime(), block.keys, block);
 
     // Of the query whose weights this unit makes with others: its largest score yet, and the sum of the unit's weights.
     let (own, share) = (unit / SHARING, unit % SHARING);
@@ -188,7 +169,7 @@ fn unit_attention_kernel<X: Float>(
         of_keys.put(&mut ks, block.keys, block);
         sync_cube();
         let first = step * block.keys;
-        of_values.load(values, first_key, key_stride, first, seen, block.keys, block);
+        of_values.load(values, &source, first, block.keys, block);
         score(&mut weights, &qs, &ks, row, beside, block);
         sync_cube();
         // Values take the place of the keys.
@@ -224,7 +205,7 @@ fn unit_attention_kernel<X: Float>(
         }
         sync_cube();
         let next = select(step + 1 < steps, first + block.keys, first);
-        of_keys.load(keys, first_key, key_stride, next, seen, block.keys, block);
+        of_keys.load(keys, &source, next, block.keys, block);
         add_values(&mut sums, &weights, &factors, &ks, row, beside, block);
         sync_cube();
     }
@@ -251,6 +232,14 @@ fn unit_attention_kernel<X: Float>(
     }
 }
 
+/// Heads of a tensor: the first vector of the first, vectors from one to the next, and how many there are.
+#[derive(CubeType)]
+struct Source {
+    first: usize,
+    stride: usize,
+    count: usize,
+}
+
 /// Heads that a unit brings to shared memory, in registers.
 #[derive(CubeType)]
 struct Heads {
@@ -263,14 +252,12 @@ impl Heads {
         Heads { vectors: Array::<Line<u32>>::lined(comptime!(block.loads(heads)), LINE) }
     }
 
-    /// Load heads `from ..`, which lie `stride` vectors apart. Those from `end` on are the last in front of it.
+    /// Load heads `from ..`. Those beyond the last are the last.
     fn load(
         &mut self,
-        source: &Array<Line<u32>>,
-        first: usize,
-        stride: usize,
+        tensor: &Array<Line<u32>>,
+        source: &Source,
         from: usize,
-        end: usize,
         #[comptime] heads: usize,
         #[comptime] block: Block,
     ) {
@@ -279,7 +266,8 @@ impl Heads {
         for i in 0..comptime!(block.loads(heads)) {
             let at = UNIT_POS as usize + comptime!(i * UNITS);
             let number = from + at / vectors;
-            self.vectors[i] = source[first + select(number < end, number, end - 1) * stride + at % vectors];
+            let number = select(number < source.count, number, source.count - 1);
+            self.vectors[i] = tensor[source.first + number * source.stride + at % vectors];
         }
     }
 

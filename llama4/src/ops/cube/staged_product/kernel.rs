@@ -34,63 +34,51 @@ pub(super) fn staged_product_kernel<Y: Float>(
     let (last_row, first_weight) = (share.first_row + share.rows - 1, share.first_weight + first_output);
     let of_x = Source { first: share.first_row, last: last_row, columns, scale_words };
     let of_weight = Source { first: first_weight, last: share.first_weight + outputs - 1, columns, scale_words };
-    let mut xs = SharedMemory::<u32>::new_lined(comptime!(tile.rows * tile.stride()), LINE);
-    let mut ws = SharedMemory::<u32>::new_lined(comptime!(tile.outputs * tile.stride()), LINE);
-    let mut stage_x = Stage::new(tile.rows, tile.x, tile);
-    let mut stage_w = Stage::new(tile.outputs, tile.weight, tile);
+    let (x_part, weight_part) = comptime!((tile.part_of_x(), tile.part_of_weight()));
+    let mut xs = SharedMemory::<u32>::new_lined(comptime!(tile.lines(x_part)), LINE);
+    let mut ws = SharedMemory::<u32>::new_lined(comptime!(tile.lines(weight_part)), LINE);
+    let mut x_stage = Stage::new(x_part, tile);
+    let mut weight_stage = Stage::new(weight_part, tile);
     let steps = columns / tile.depth;
     let first = 0usize.runtime();
-    stage_w.load(weights, scales, &of_weight, first, tile.outputs, tile.weight, tile);
-    stage_x.load(x, scales, &of_x, first, tile.rows, tile.x, tile);
+    weight_stage.load(weights, scales, &of_weight, first, weight_part, tile);
+    x_stage.load(x, scales, &of_x, first, x_part, tile);
 
-    if comptime!(tile.cores) {
-        let plane = UNIT_POS as usize / PLANE;
-        let beside = comptime!(tile.planes_beside());
-        let (row, output) = (plane / beside * comptime!(tile.plane_rows()), plane % beside * PLANE_OUTPUTS);
-        let sums = no_sums(tile);
-        for step in 0..steps {
-            stage_w.put(&mut ws, step, tile.outputs, tile.weight, tile);
-            stage_x.put(&mut xs, step, tile.rows, tile.x, tile);
-            sync_cube();
-            let next = select(step + 1 < steps, step + 1, step);
-            stage_w.load(weights, scales, &of_weight, next, tile.outputs, tile.weight, tile);
-            stage_x.load(x, scales, &of_x, next, tile.rows, tile.x, tile);
-            multiply_fragments(&sums, &xs, &ws, row, output, tile);
-            sync_cube();
-        }
-        write_fragments(y, &sums, &share, row, output, outputs, tile);
+    // Of planes whose cores multiply, else of units.
+    let fragments = no_sums(tile);
+    let mut sums = Array::<f32>::new(comptime!(tile.sums()));
+    #[unroll]
+    for i in 0..comptime!(tile.sums()) {
+        sums[i] = 0.0;
+    }
+    // The first row and output in the cube.
+    let (row, output) = if comptime!(tile.cores) {
+        let (plane, beside) = (UNIT_POS as usize / PLANE, comptime!(tile.planes_beside()));
+        (plane / beside * comptime!(tile.plane_rows()), plane % beside * PLANE_OUTPUTS)
     } else {
-        let unit = UNIT_POS as usize;
-        let beside = comptime!(tile.outputs / OWN);
-        let (row, output) = (unit / beside, unit % beside);
-        let mut sums = Array::<f32>::new(comptime!(tile.sums()));
-        #[unroll]
-        for i in 0..comptime!(tile.sums()) {
-            sums[i] = 0.0;
-        }
-        for step in 0..steps {
-            stage_w.put(&mut ws, step, tile.outputs, tile.weight, tile);
-            stage_x.put(&mut xs, step, tile.rows, tile.x, tile);
-            sync_cube();
-            let next = select(step + 1 < steps, step + 1, step);
-            stage_w.load(weights, scales, &of_weight, next, tile.outputs, tile.weight, tile);
-            stage_x.load(x, scales, &of_x, next, tile.rows, tile.x, tile);
+        let (unit, beside) = (UNIT_POS as usize, comptime!(tile.outputs / OWN));
+        (unit / beside, unit % beside)
+    };
+    for step in 0..steps {
+        weight_stage.put(&mut ws, step, weight_part, tile);
+        x_stage.put(&mut xs, step, x_part, tile);
+        sync_cube();
+        let next = select(step + 1 < steps, step + 1, step);
+        weight_stage.load(weights, scales, &of_weight, next, weight_part, tile);
+        x_stage.load(x, scales, &of_x, next, x_part, tile);
+        if comptime!(tile.cores) {
+            multiply_fragments(&fragments, &xs, &ws, row, output, tile);
+        } else {
             for line in 0..comptime!(tile.row_lines()).runtime() {
                 multiply_line(&mut sums, &xs, &ws, row, output, line, tile);
             }
-            sync_cube();
         }
-        #[unroll]
-        for r in 0..comptime!(tile.rows / APART) {
-            let to_row = row + comptime!(r * APART);
-            #[unroll]
-            for o in 0..OWN {
-                let to_output = first_output + output + comptime!(o * (tile.outputs / OWN));
-                if to_row < share.rows && to_output < outputs {
-                    y[(share.first_row + to_row) * outputs + to_output] = Y::cast_from(sums[comptime!(r * OWN + o)]);
-                }
-            }
-        }
+        sync_cube();
+    }
+    if comptime!(tile.cores) {
+        write_fragments(y, &fragments, &share, row, output, outputs, tile);
+    } else {
+        write_sums(y, &sums, &share, row, output, outputs, tile);
     }
 }
 
@@ -121,6 +109,30 @@ fn multiply_line(
                 sum = fma(f32::reinterpret(values[value]), f32::reinterpret(weights[o][value]), sum);
             }
             sums[comptime!(r * OWN + o)] = sum;
+        }
+    }
+}
+
+/// Write the sums of a unit.
+#[cube]
+fn write_sums<Y: Float>(
+    y: &mut Array<Y>,
+    sums: &Array<f32>,
+    share: &Share,
+    row: usize,
+    output: usize,
+    outputs: usize,
+    #[comptime] tile: Tile,
+) {
+    #[unroll]
+    for r in 0..comptime!(tile.rows / APART) {
+        let to_row = row + comptime!(r * APART);
+        #[unroll]
+        for o in 0..OWN {
+            let to_output = share.output_tile * tile.outputs + output + comptime!(o * (tile.outputs / OWN));
+            if to_row < share.rows && to_output < outputs {
+                y[(share.first_row + to_row) * outputs + to_output] = Y::cast_from(sums[comptime!(r * OWN + o)]);
+            }
         }
     }
 }

@@ -104,10 +104,9 @@ pub(in crate::ops) fn staged_product<R: CubeRuntime>(
     super::ran("staged product", launched).then_some(output)
 }
 
-/// Rows, outputs and depth of a cube with tensor cores, and without, the best ones for so many rows first. Few rows need little room and many
-/// loads under way.
-const WITH_CORES: [[usize; 3]; 7] =
-    [[16, 64, 256], [16, 128, 64], [32, 128, 64], [64, 128, 64], [128, 128, 64], [16, 128, 32], [64, 128, 32]];
+/// Rows, outputs and depth of a cube with tensor cores, and without; of those with as many rows, the one that is preferred first.
+const WITH_CORES: [[usize; 3]; 6] =
+    [[16, 64, 64], [32, 128, 64], [64, 128, 32], [128, 128, 64], [16, 64, 32], [32, 128, 32]];
 const WITHOUT: [[usize; 3]; 6] =
     [[16, 128, 32], [32, 128, 32], [64, 128, 32], [16, 64, 32], [32, 64, 32], [64, 64, 32]];
 
@@ -129,7 +128,7 @@ fn choose<R: CubeRuntime>(
         source.columns.is_multiple_of(tile.depth)
             && tile.shared_bytes() <= hardware.max_shared_memory_size
             && tile.units() <= hardware.max_units_per_cube as usize
-            && tile.loads(tile.rows, tile.x) * tile.loads(tile.outputs, tile.weight) > 0
+            && tile.loads(tile.part_of_x()) * tile.loads(tile.part_of_weight()) > 0
     };
     // The time of a tile is that of its rows and something for the weight.
     let cost = |tile: &Tile| {

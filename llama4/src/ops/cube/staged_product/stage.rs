@@ -1,7 +1,7 @@
 use burn::tensor::f16;
 use cubecl::prelude::*;
 
-use super::tile::{Tile, placed};
+use super::tile::{Part, Tile, placed};
 use crate::ops::cube::decode::half_of;
 use crate::ops::cube::values::{Encoding, LINE, four};
 use crate::quant::Packing;
@@ -26,8 +26,8 @@ pub(super) struct Stage {
 
 #[cube]
 impl Stage {
-    pub(super) fn new(#[comptime] rows: usize, #[comptime] encoding: Encoding, #[comptime] tile: Tile) -> Stage {
-        let loads = comptime!(tile.loads(rows, encoding));
+    pub(super) fn new(#[comptime] part: Part, #[comptime] tile: Tile) -> Stage {
+        let loads = comptime!(tile.loads(part));
         Stage { values: Array::<Line<u32>>::lined(loads, LINE), scales: Array::<u32>::new(loads) }
     }
 
@@ -38,21 +38,21 @@ impl Stage {
         scales: &Array<u32>,
         source: &Source,
         step: usize,
-        #[comptime] rows: usize,
-        #[comptime] encoding: Encoding,
+        #[comptime] part: Part,
         #[comptime] tile: Tile,
     ) {
-        let vectors = comptime!(tile.depth / encoding.values());
+        let vectors = comptime!(tile.vectors(part));
         #[unroll]
-        for i in 0..comptime!(tile.loads(rows, encoding)) {
+        for i in 0..comptime!(tile.loads(part)) {
             let at = UNIT_POS as usize + comptime!(i * tile.units());
             let row = source.first + at / vectors;
             let row = select(row < source.last, row, source.last);
             let vector = step * vectors + at % vectors;
-            self.values[i] = values[row * (source.columns / comptime!(encoding.values())) + vector];
-            if comptime!(encoding.has_scales()) {
+            self.values[i] = values[row * (source.columns / comptime!(part.encoding.values())) + vector];
+            if comptime!(part.encoding.has_scales()) {
                 // Two blocks to a word.
-                self.scales[i] = scales[row * source.scale_words + vector / comptime!(2 * encoding.block_vectors())];
+                self.scales[i] =
+                    scales[row * source.scale_words + vector / comptime!(2 * part.encoding.block_vectors())];
             }
         }
     }
@@ -62,27 +62,26 @@ impl Stage {
         &self,
         shared: &mut SharedMemory<Line<u32>>,
         step: usize,
-        #[comptime] rows: usize,
-        #[comptime] encoding: Encoding,
+        #[comptime] part: Part,
         #[comptime] tile: Tile,
     ) {
-        let vectors = comptime!(tile.depth / encoding.values());
-        let lines = comptime!(encoding.values() / tile.line_values());
+        let vectors = comptime!(tile.vectors(part));
+        let lines = comptime!(part.encoding.values() / tile.line_values());
         #[unroll]
-        for i in 0..comptime!(tile.loads(rows, encoding)) {
+        for i in 0..comptime!(tile.loads(part)) {
             let at = UNIT_POS as usize + comptime!(i * tile.units());
             let (row, vector) = (at / vectors, at % vectors);
             let mut scale = 0u32.runtime();
-            if comptime!(encoding.has_scales()) {
-                let block = (step * vectors + vector) / comptime!(encoding.block_vectors());
+            if comptime!(part.encoding.has_scales()) {
+                let block = (step * vectors + vector) / comptime!(part.encoding.block_vectors());
                 scale = (self.scales[i] >> (block as u32 % 2 * 16)) & 0xffff;
             }
             #[unroll]
             for line in 0..lines {
                 let words = if comptime!(tile.cores) {
-                    eight(self.values[i], scale, line, encoding, comptime!(tile.exchanged()))
+                    eight(self.values[i], scale, line, part.encoding, comptime!(tile.exchanged()))
                 } else {
-                    four(self.values[i], scale, line, encoding)
+                    four(self.values[i], scale, line, part.encoding)
                 };
                 shared[placed(row, vector * lines + line, tile)] = words;
             }

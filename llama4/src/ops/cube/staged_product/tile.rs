@@ -18,6 +18,13 @@ pub(super) const OWN: usize = 8;
 pub(super) const PLANE_OUTPUTS: usize = 32;
 const PLANE_ROWS: usize = 64;
 
+/// What a cube brings of a matrix in a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Part {
+    pub(super) rows: usize,
+    pub(super) encoding: Encoding,
+}
+
 /// How a cube works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Tile {
@@ -68,9 +75,27 @@ impl Tile {
         self.row_lines() + usize::from(self.cores)
     }
 
-    /// Vectors that a unit brings in a step, of so many rows.
-    pub(super) fn loads(self, rows: usize, encoding: Encoding) -> usize {
-        rows * (self.depth / encoding.values()) / self.units()
+    pub(super) fn part_of_x(self) -> Part {
+        Part { rows: self.rows, encoding: self.x }
+    }
+
+    pub(super) fn part_of_weight(self) -> Part {
+        Part { rows: self.outputs, encoding: self.weight }
+    }
+
+    /// Vectors of a row of a part.
+    pub(super) fn vectors(self, part: Part) -> usize {
+        self.depth / part.encoding.values()
+    }
+
+    /// Vectors that a unit brings of a part.
+    pub(super) fn loads(self, part: Part) -> usize {
+        part.rows * self.vectors(part) / self.units()
+    }
+
+    /// Vectors of shared memory that a part takes.
+    pub(super) fn lines(self, part: Part) -> usize {
+        part.rows * self.stride()
     }
 
     /// Whether values 1 and 2 of every four are exchanged in shared memory, which saves work where numbers become `f16`.
@@ -78,14 +103,14 @@ impl Tile {
         self.cores && self.weight.has_scales()
     }
 
-    /// Fragments of a plane along the rows, and along the outputs.
+    /// Fragments of a plane along the rows, and along the outputs; none where units multiply.
     pub(super) fn fragments(self) -> (usize, usize) {
-        (self.plane_rows() / FRAGMENT, PLANE_OUTPUTS / FRAGMENT)
+        if self.cores { (self.plane_rows() / FRAGMENT, PLANE_OUTPUTS / FRAGMENT) } else { (0, 0) }
     }
 
-    /// Sums of a unit, where units multiply.
+    /// Sums of a unit, where units multiply; else something to name.
     pub(super) fn sums(self) -> usize {
-        self.rows / APART * OWN
+        if self.cores { 1 } else { self.rows / APART * OWN }
     }
 
     /// Values of the places where planes put fragments of results.
@@ -95,7 +120,7 @@ impl Tile {
 
     pub(super) fn shared_bytes(self) -> usize {
         let patches = if self.cores { self.patches() } else { 0 };
-        (self.rows + self.outputs) * self.stride() * LINE * 4 + 4 * patches
+        4 * (LINE * (self.lines(self.part_of_x()) + self.lines(self.part_of_weight())) + patches)
     }
 }
 

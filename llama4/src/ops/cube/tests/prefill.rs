@@ -61,7 +61,7 @@ impl<R: CubeRuntime> Bench<R> {
     /// The same of the kernel that every device has.
     fn stages_agree(&self, dtype: DType, counts: &[usize], outputs: usize, columns: usize) {
         for sums in [dtype, DType::F32] {
-            let there = self.products_agree(dtype, counts, outputs, columns, &Packing::ALL, |x, weights, counts| {
+            let there = self.products_agree(dtype, counts, outputs, columns, Packing::ALL, |x, weights, counts| {
                 staged_product(x, weights, counts, sums)
             });
             assert!(there, "{dtype:?} {counts:?} x {outputs} x {columns}: whole blocks");
