@@ -81,7 +81,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
         if file.exists() {
             fs::remove_file(&file).map_err(|error| format!("cannot replace {}: {error}", file.display()))?;
         }
-        let gpu = backend.gpu && !is_software(&program)?;
+        let gpu = match is_software(&program) {
+            Ok(software) => backend.gpu && !software,
+            Err(message) => {
+                eprintln!("==> {}: {message}", backend.feature);
+                continue;
+            }
+        };
         for run in runs(&arguments, gpu) {
             measure(&program, &run, &file);
         }

@@ -115,9 +115,9 @@ impl<'a, B: Backend> Shapes<'a, B> {
         let heads = format!("{num_attention_heads}/{num_key_value_heads} heads of {head_dim}");
         match operation {
             Operation::Linear => format!("{output}x{input}"),
-            Operation::GroupedLinear => grouped(input * self.dtype.size()),
+            Operation::GroupedLinear => grouped(4 * input),
             Operation::PackedLinear => format!("{packing} {output}x{input}"),
-            Operation::PackedGroupedLinear => format!("{packing} {}", grouped(packing.row_bytes(input))),
+            Operation::PackedGroupedLinear => format!("{packing} {}", grouped(4 * packing.words(input))),
             Operation::PackedSelect => format!("{packing} {vocab_size}x{input}"),
             Operation::UnpackRows => format!("{packing} {}x{input}", self.unpacked()),
             Operation::CachedAttention => format!("{heads}, {} keys", self.depth()),
@@ -134,13 +134,13 @@ impl<'a, B: Backend> Shapes<'a, B> {
         [width, config.hidden_size]
     }
 
-    /// A group of experts, `experts`, `out`, `in`, with so many bytes in a row of the weight: as many as a tensor may have, like a model's. One
-    /// "expert" where a model has none.
+    /// A group of experts, `experts`, `out`, `in`, with so many bytes in a row of the weight: as many as a tensor may have. Models count four for
+    /// any float, and scales apart. One "expert" where a model has none.
     fn experts(&self, row_bytes: usize) -> [usize; 3] {
         let [width, hidden] = self.matrix();
         let config = ExpertsConfig::new(hidden, width, self.config.num_local_experts.max(1));
         let bytes = self.largest_tensor.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-        let elements = config.elements_per_tensor.min(bytes / row_bytes.max(1) * hidden);
+        let elements = config.elements_per_tensor.min((bytes / row_bytes.max(1)).saturating_mul(hidden));
         [config.with_elements_per_tensor(elements).group_sizes()[0], 2 * width, hidden]
     }
 
@@ -220,7 +220,7 @@ impl<'a, B: Backend> Shapes<'a, B> {
     }
 
     fn grouped_linear(&self, tokens: usize) -> Call<'a> {
-        let [experts, output, input] = self.experts(self.config.hidden_size * self.dtype.size());
+        let [experts, output, input] = self.experts(4 * self.config.hidden_size);
         let (x, weights) = (self.random([tokens, input]), self.float_weights([experts, output, input]));
         let read = experts.min(tokens) as f64 * self.floats(output * input);
         Call {
@@ -233,7 +233,7 @@ impl<'a, B: Backend> Shapes<'a, B> {
     }
 
     fn packed_grouped_linear(&self, tokens: usize) -> Call<'a> {
-        let [experts, output, input] = self.experts(self.packing().row_bytes(self.config.hidden_size));
+        let [experts, output, input] = self.experts(4 * self.packing().words(self.config.hidden_size));
         let (x, weights) = (self.random([tokens, input]), self.packed_weights(experts * output, input));
         let read = (experts.min(tokens) * output * self.packing().row_bytes(input)) as f64;
         Call {

@@ -2,12 +2,14 @@
 
 use cubecl::prelude::*;
 
-/// The `f32` of an `f16`'s bits. Infinities are taken for large numbers, as in the plain definition.
+/// The `f32` of an `f16`'s bits.
 #[cube]
 pub(super) fn half_to_f32(bits: u32) -> f32 {
     let magnitude = bits & 0x7fff;
-    // 112 is what the exponents' biases differ by. Subnormal numbers have no implied bit, and devices flush those of `f32`.
-    let normal = f32::reinterpret((magnitude + 0x1_c000) << 13);
+    // 112 is what the exponents' biases differ by, twice that what those of infinity do. Subnormal numbers have no implied bit, and devices
+    // flush those of `f32`.
+    let bias = select(magnitude < 0x7c00, 0x1_c000u32, 0x3_8000u32);
+    let normal = f32::reinterpret((magnitude + bias) << 13);
     let subnormal = f32::cast_from(magnitude) * 5.960_464_5e-8;
     let value = select(magnitude < 0x400, subnormal, normal);
     select(bits >= 0x8000, -value, value)
@@ -19,19 +21,6 @@ pub(super) fn scale_of(scales: &Array<u32>, row_start: usize, block: usize) -> f
     let word = scales[row_start + block / 2];
     let shift = u32::cast_from(block % 2) * 16;
     half_to_f32((word >> shift) & 0xffff)
-}
-
-/// `int8` number `index` of a word.
-#[cube]
-pub(super) fn byte_of(word: u32, #[comptime] index: u32) -> f32 {
-    // Adding 128 modulo 256 turns two's complement into an offset.
-    f32::cast_from(((word >> comptime!(8 * index)) & 0xff) ^ 0x80) - 128.0
-}
-
-/// Nibble number `index` of a word, its offset of eight taken off.
-#[cube]
-pub(super) fn nibble_of(word: u32, #[comptime] index: u32) -> f32 {
-    f32::cast_from((word >> comptime!(4 * index)) & 0xf) - 8.0
 }
 
 /// Half number `index` of a word, as `bf16` or `f16`.

@@ -23,6 +23,10 @@ pub(in crate::ops) fn grouped_product<R: CubeRuntime>(
     counts: &[usize],
     dtype: DType,
 ) -> Option<CubeTensor<R>> {
+    let columns = weights.columns()?;
+    if columns == 0 || x.shape[1] != columns {
+        return None;
+    }
     let tiles = || tile_product(x, weights, counts, dtype).or_else(|| staged_product(x, weights, counts, dtype));
     // These give what they take.
     let rows = || match x.dtype == dtype {

@@ -197,7 +197,20 @@ impl<R: CubeRuntime> Bench<R> {
 
     /// Random packed rows, and what they stand for.
     fn packed(&self, packing: Packing, rows: usize, columns: usize, seed: u64) -> (PackedRows<R>, Vec<f64>) {
-        let floats: Vec<f32> = values(rows * columns, DType::F32, seed).into_iter().map(|value| value as f32).collect();
+        self.packed_of_size(packing, rows, columns, seed, 1.0)
+    }
+
+    /// Of values so many times as large.
+    fn packed_of_size(
+        &self,
+        packing: Packing,
+        rows: usize,
+        columns: usize,
+        seed: u64,
+        size: f64,
+    ) -> (PackedRows<R>, Vec<f64>) {
+        let values = values(rows * columns, DType::F32, seed).into_iter();
+        let floats: Vec<f32> = values.map(|value| (value * size) as f32).collect();
         let mut words = vec![0; rows * packing.words(columns)];
         let mut scales = vec![0; rows * packing.scales(columns)];
         pack(packing, &floats, &mut words, &mut scales).expect("finite values");

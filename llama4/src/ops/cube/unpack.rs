@@ -7,7 +7,7 @@ use cubecl::prelude::*;
 
 use crate::ops::cube::args::empty;
 
-use super::decode::{byte_of, half_of, nibble_of, scale_of};
+use super::decode::{byte, half_of, nibble, scale_of};
 use super::{PackedRows, cube_count};
 use crate::quant::{BLOCK, Packing};
 
@@ -93,16 +93,16 @@ fn unpack_kernel<F: Float>(
         let scale = scale_of(scales, scale_row, block);
         let start = (row * (row_words / 4) + block) * BLOCK + within * 4;
         #[unroll]
-        for byte in 0..4_u32 {
-            let place = start + usize::cast_from(byte);
-            output[place] = F::cast_from(nibble_of(word, 2 * byte) * scale);
-            output[place + BLOCK / 2] = F::cast_from(nibble_of(word, 2 * byte + 1) * scale);
+        for index in 0..4_usize {
+            let place = start + index;
+            output[place] = F::cast_from(nibble(word, comptime!(2 * index)) * scale);
+            output[place + BLOCK / 2] = F::cast_from(nibble(word, comptime!(2 * index + 1)) * scale);
         }
     } else if comptime!(packing == Packing::Q8) {
         let scale = scale_of(scales, scale_row, at / 8);
         #[unroll]
-        for byte in 0..4_u32 {
-            output[position * 4 + usize::cast_from(byte)] = F::cast_from(byte_of(word, byte) * scale);
+        for index in 0..4_usize {
+            output[position * 4 + index] = F::cast_from(byte(word, index) * scale);
         }
     } else {
         #[unroll]

@@ -59,10 +59,8 @@ pub(super) fn many_rows_kernel<B: Backend>() -> Option<&'static str> {
     on_runtimes!(name_on::<B>("CubeCL, unpacked on the way, 16-bit floats on tensor cores where the device has some"))
 }
 
-/// The other runtimes have no copies that go on while a kernel computes.
-#[cfg(feature = "cuda")]
 pub(super) fn many_queries_kernel<B: Backend>() -> Option<&'static str> {
-    name_on::<B, CudaRuntime>("CubeCL on tensor cores, of 16-bit floats")
+    on_runtimes!(name_on::<B>("CubeCL, 16-bit floats on tensor cores on CUDA"))
 }
 
 /// Whether a device of these runtimes calculates with values of this type; true of any other device.

@@ -33,10 +33,7 @@ pub fn active_kernels<B: Backend>() -> Vec<ActiveKernels> {
     let (packed, unpack) = (packed_kernel::<B>().unwrap_or(PLAIN), unpack_kernel::<B>().unwrap_or(PLAIN));
     let (whole, token) = (whole_kernel::<B>(), token_kernel::<B>());
     let many = many_rows_kernel::<B>();
-    #[cfg(feature = "cuda")]
-    let attention = whole.or_else(cube::many_queries_kernel::<B>);
-    #[cfg(not(feature = "cuda"))]
-    let attention = whole;
+    let attention = many_queries_kernel::<B>();
     [
         ("linear, few rows", rows),
         ("grouped linear, few rows a group", rows),
@@ -166,6 +163,11 @@ fn whole_kernel<B: Backend>() -> Option<&'static str> {
 fn many_rows_kernel<B: Backend>() -> Option<&'static str> {
     let _ = std::marker::PhantomData::<B>;
     first!(many_rows_kernel::<B>())
+}
+
+fn many_queries_kernel<B: Backend>() -> Option<&'static str> {
+    let _ = std::marker::PhantomData::<B>;
+    first!(many_queries_kernel::<B>())
 }
 
 fn token_kernel<B: Backend>() -> Option<&'static str> {

@@ -39,6 +39,10 @@ pub(super) fn many_rows_kernel<B: Backend>() -> Option<&'static str> {
     row_kernel::<B>()
 }
 
+pub(super) fn many_queries_kernel<B: Backend>() -> Option<&'static str> {
+    row_kernel::<B>()
+}
+
 pub(super) fn unpack_kernel<B: Backend>() -> Option<&'static str> {
     runs_on::<B>().then_some("unpacked row by row")
 }

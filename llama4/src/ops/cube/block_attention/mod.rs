@@ -21,6 +21,9 @@ use crate::cache::Piece;
 use block::{Block, CHUNK, LINE, PLANE, QUERIES};
 use table::{Layout, blocks};
 
+/// Fewer queries than these would leave a block of [`units`] next to empty, and one cube a head with all the keys.
+const FEW: usize = 8;
+
 /// As [`cached_attention`](crate::ops::cached_attention): `keys` and `values` are the cache's, `[rows, kv_heads, slots, head_dim]`.
 ///
 /// `None` where the device or the shapes do not allow it.
@@ -73,6 +76,7 @@ fn attend<R: CubeRuntime>(
     }
     let way = match choose(queries, layout, pieces) {
         Some(block) => Way::Cores(block),
+        None if pieces.iter().all(|piece| piece.len < FEW) => return None,
         None => Way::Units(units::Block::choose(queries, layout.head_dim)?),
     };
     let (most, chunk) = match way {

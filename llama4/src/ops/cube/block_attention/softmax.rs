@@ -3,7 +3,7 @@ use cubecl::prelude::*;
 use super::block::{KEYS, QUERIES};
 
 /// Less than any score: what a query does not see.
-const HIDDEN: f32 = -1.0e30;
+pub(super) const HIDDEN: f32 = -1.0e30;
 
 /// Softmax of two queries, eight apart, step by step: what there is so far is scaled to the largest score yet.
 #[derive(CubeType)]

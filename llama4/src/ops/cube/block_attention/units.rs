@@ -9,6 +9,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::Work;
+use super::softmax::HIDDEN;
 use super::table::Place;
 use crate::ops::cube::args::{array, words};
 use crate::ops::cube::values::{Encoding, LINE, four};
@@ -26,9 +27,6 @@ const OWN: usize = QUERIES / BELOW;
 
 /// Units that turn the scores of a query into weights.
 const SHARING: usize = UNITS / QUERIES;
-
-/// Less than any score: what a query does not see.
-const HIDDEN: f32 = -1.0e30;
 
 /// How a cube works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -18,7 +18,7 @@ use crate::quant::Packing;
 pub(super) use fused::WITHOUT_CORES;
 pub(in crate::ops) use fused::{Chosen, Norm, down, fuses_tokens, gated, normed_rows};
 
-/// Rows of `x` that one pass over a weight serves. Beyond two passes the product of unpacked rows is quicker.
+/// Rows of `x` that one pass over a weight serves, and those of two passes, beyond which other kernels are quicker.
 const ROWS: usize = 8;
 const MOST_ROWS: usize = 2 * ROWS;
 
@@ -31,6 +31,16 @@ pub(in crate::ops) enum Weights<'a, R: CubeRuntime> {
     Float(&'a CubeTensor<R>),
     /// Packed rows.
     Packed(&'a PackedRows<R>),
+}
+
+impl<R: CubeRuntime> Weights<'_, R> {
+    /// Values of a row.
+    pub(super) fn columns(&self) -> Option<usize> {
+        match self {
+            Self::Float(weight) => weight.shape.dims.last().copied(),
+            Self::Packed(packed) => Some(packed.columns),
+        }
+    }
 }
 
 /// How a kernel reads a weight.

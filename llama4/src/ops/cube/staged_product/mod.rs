@@ -119,6 +119,9 @@ fn choose<R: CubeRuntime>(
     outputs: usize,
 ) -> Option<Tile> {
     let hardware = &x.client.properties().hardware;
+    if has_registers_for_cores(x) {
+        return None;
+    }
     let cores = has_cores(x) && source.encoding != Encoding::F32;
     let tile = |[rows, outputs, depth]: [usize; 3]| {
         let (x, weight, grouped) = (of_x.encoding, source.encoding, counts.len() > 1);
@@ -138,6 +141,14 @@ fn choose<R: CubeRuntime>(
     };
     let shapes: &[[usize; 3]] = if cores { &WITH_CORES } else { &WITHOUT };
     shapes.iter().copied().map(tile).filter(fits).min_by_key(cost)
+}
+
+/// Whether there are tensor cores whose fragments are registers. What [`tile_product`](super::tile_product) does not take there is quicker in
+/// burn's products, on those cores.
+fn has_registers_for_cores<R: CubeRuntime>(x: &CubeTensor<R>) -> bool {
+    let dtype = x.dtype.into();
+    let config = MmaConfig { a_type: dtype, b_type: dtype, cd_type: DType::F32.into(), m: 16, n: 8, k: 16 };
+    x.dtype != DType::F32 && x.client.properties().features.mma.contains(&config)
 }
 
 /// Whether there are tensor cores for the type of `x` that take what lies in shared memory as words, as those of Vulkan do, and planes of the usual

@@ -4,7 +4,7 @@ use burn::tensor::DType;
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::{Bench, assert_close, bound, product, values};
+use super::{Bench, assert_close, bound, product, round, values};
 use crate::cache::Piece;
 use crate::ops::cube::staged_product::staged_product;
 use crate::ops::cube::tile_product::tile_product;
@@ -41,8 +41,10 @@ impl<R: CubeRuntime> Bench<R> {
                     break;
                 }
             }
-            for (counts, outputs, columns) in STAGED {
-                self.stages_agree(dtype, counts, outputs, columns);
+            if !STAGED.iter().all(|&(counts, outputs, columns)| self.stages_agree(dtype, counts, outputs, columns)) {
+                eprintln!(
+                    "not tested: products through shared memory in {dtype:?}, which burn's are quicker than here"
+                );
             }
             self.blocks_agree(dtype);
         }
@@ -52,41 +54,60 @@ impl<R: CubeRuntime> Bench<R> {
     fn tiles_agree(&self, dtype: DType, counts: &[usize], outputs: usize, columns: usize) -> bool {
         let packings = [Packing::Q4, Packing::Q8];
         [dtype, DType::F32].into_iter().all(|sums| {
-            self.products_agree(dtype, counts, outputs, columns, &packings, |x, weights, counts| {
+            let shape = [outputs, columns];
+            self.products_agree(dtype, counts, shape, &[dtype], &packings, 1.0, |x, weights, counts| {
                 tile_product(x, weights, counts, sums)
             })
         })
     }
 
-    /// The same of the kernel that every device has.
-    fn stages_agree(&self, dtype: DType, counts: &[usize], outputs: usize, columns: usize) {
-        for sums in [dtype, DType::F32] {
-            let there = self.products_agree(dtype, counts, outputs, columns, Packing::ALL, |x, weights, counts| {
-                staged_product(x, weights, counts, sums)
-            });
-            assert!(there, "{dtype:?} {counts:?} x {outputs} x {columns}: whole blocks");
+    /// The same of the kernel that every device has for `f32`, and some for 16 bits.
+    fn stages_agree(&self, dtype: DType, counts: &[usize], outputs: usize, columns: usize) -> bool {
+        // Of weights a thousandth as large, scales are no normal numbers of `f16`.
+        for (sums, size) in [(dtype, 1.0), (DType::F32, 1.0), (DType::F32, 1e-3)] {
+            let shape = [outputs, columns];
+            let floats = [dtype, DType::F32];
+            let there =
+                self.products_agree(dtype, counts, shape, &floats, Packing::ALL, size, |x, weights, counts| {
+                    staged_product(x, weights, counts, sums)
+                });
+            assert!(there || dtype != DType::F32, "{counts:?} x {outputs} x {columns}: whole blocks");
+            if !there {
+                return false;
+            }
         }
+        true
     }
 
-    /// Floats of the type of `x`, and packed weights. Whether there is a kernel.
+    /// Weights of floats and packed ones, of some size. Whether there is a kernel.
+    #[allow(clippy::too_many_arguments, reason = "what a product depends on")]
     fn products_agree(
         &self,
         dtype: DType,
         counts: &[usize],
-        outputs: usize,
-        columns: usize,
+        [outputs, columns]: [usize; 2],
+        floats: &[DType],
         packings: &[Packing],
+        size: f64,
         multiply: impl Fn(&CubeTensor<R>, &Weights<'_, R>, &[usize]) -> Option<CubeTensor<R>>,
     ) -> bool {
         let rows = counts.iter().sum();
         let x = values(rows * columns, dtype, 2);
         let put = self.put(&x, [rows, columns], dtype);
         let weight_rows = outputs * counts.len();
-        let floats = values(weight_rows * columns, dtype, 3);
-        let float = self.put(&floats, [weight_rows, columns], dtype);
-        let packed: Vec<_> = packings.iter().map(|&packing| self.packed(packing, weight_rows, columns, 4)).collect();
+        let floats: Vec<_> = floats
+            .iter()
+            .map(|&of_weight| {
+                let meant: Vec<f64> = values(weight_rows * columns, DType::F32, 3);
+                let meant: Vec<f64> = meant.into_iter().map(|value| round(value * size, of_weight)).collect();
+                (self.put(&meant, [weight_rows, columns], of_weight), meant)
+            })
+            .collect();
+        let floats = floats.iter().map(|(weight, meant)| (Weights::Float(weight), meant));
+        let packed = packings.iter().map(|&packing| self.packed_of_size(packing, weight_rows, columns, 4, size));
+        let packed: Vec<_> = packed.collect();
         let packed = packed.iter().map(|(weight, meant)| (Weights::Packed(weight), meant));
-        for (number, (weight, meant)) in std::iter::once((Weights::Float(&float), &floats)).chain(packed).enumerate() {
+        for (number, (weight, meant)) in floats.chain(packed).enumerate() {
             let Some(y) = multiply(&put, &weight, counts) else { return false };
             let groups = counts.iter().enumerate().flat_map(|(group, count)| std::iter::repeat_n(group, *count));
             let expected: Vec<f64> = groups
@@ -105,7 +126,7 @@ impl<R: CubeRuntime> Bench<R> {
         let few = [piece(2, 1, 3, 70), piece(0, 7, 16, 3), piece(1, 30, 1, 99)];
         let more = [piece(2, 1, 33, 70), piece(0, 40, 64, 3), piece(1, 105, 7, 140)];
         let many = [piece(0, 0, 200, 0), piece(1, 203, 65, 0), piece(2, 270, 1, 0)];
-        for head_dim in [32, 64, 128] {
+        for head_dim in [32, 64, 96, 128] {
             [&few, &more].into_iter().for_each(|pieces| self.attends(dtype, head_dim, pieces, Some(150)));
             self.attends(dtype, head_dim, &many, None);
         }
