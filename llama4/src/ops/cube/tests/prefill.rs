@@ -67,10 +67,9 @@ impl<R: CubeRuntime> Bench<R> {
         for (sums, size) in [(dtype, 1.0), (DType::F32, 1.0), (DType::F32, 1e-3)] {
             let shape = [outputs, columns];
             let floats = [dtype, DType::F32];
-            let there =
-                self.products_agree(dtype, counts, shape, &floats, Packing::ALL, size, |x, weights, counts| {
-                    staged_product(x, weights, counts, sums)
-                });
+            let there = self.products_agree(dtype, counts, shape, &floats, Packing::ALL, size, |x, weights, counts| {
+                staged_product(x, weights, counts, sums)
+            });
             assert!(there || dtype != DType::F32, "{counts:?} x {outputs} x {columns}: whole blocks");
             if !there {
                 return false;
