@@ -268,7 +268,8 @@ impl<R: CubeRuntime> Bench<R> {
     ) {
         // The residual stream of `f16` activations is `f32`.
         let stream = if dtype == DType::F16 { DType::F32 } else { dtype };
-        let bound = 1.5 * bound(dtype);
+        let step = bound(dtype);
+        let bound = 1.5 * step;
         let (x, weight) = (values(columns, stream, 3), values(columns, dtype, 4));
         let norm = Norm { weight: &self.put(&weight, [columns], dtype), epsilon: EPSILON };
         let stream_x = self.put(&x, [1, columns], stream);
@@ -288,8 +289,10 @@ impl<R: CubeRuntime> Bench<R> {
         let logits =
             router_logits(&stream_x, &norm, &self.put(&router, [experts, columns], dtype)).expect("whole vectors");
         let expected = product(&router, &x);
-        // A root that is a bit off, as Vulkan allows, has a value here and there rounded to its other neighbour in the type.
-        assert_close("router", &self.get(&logits), &expected, bound);
+        // A root that is some units off, as Vulkan allows, has a value here and there rounded to its other neighbour in the type: four of them.
+        let most = |values: &[f64]| values.iter().fold(0.0_f64, |most, value| most.max(value.abs()));
+        let neighbour = if dtype == DType::F32 { 0.0 } else { most(&x) * most(&router) * step };
+        assert_close("router", &self.get(&logits), &expected, 1e-4 + 4.0 * neighbour / most(&expected));
         let best = (0..experts).fold(0, |best, expert| if expected[expert] > expected[best] { expert } else { best });
         let score = 1.0 / (1.0 + (-expected[best]).exp());
 

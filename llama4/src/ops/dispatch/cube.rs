@@ -299,8 +299,14 @@ fn gather_columns_on<B: Backend, R: CubeRuntime>(x: &Tensor<B, 2>, ids: &Tensor<
     cube::wrap(&door, Unfused::<R>::float_gather(1, x, ids))
 }
 
-/// A read that is asked for before more work is queued does not wait for that work.
+/// A read that is asked for before more work is queued does not wait for that work, which the device begins with meanwhile.
 pub(super) fn read_during<B: Backend, T>(x: &Tensor<B, 2>, work: impl FnOnce() -> T) -> (Vec<f32>, T) {
+    let device = x.device();
+    let work = || {
+        let done = work();
+        submit::<B>(&device);
+        done
+    };
     let floats = |(words, done): (Vec<u32>, T)| (words.into_iter().map(f32::from_bits).collect(), done);
     #[cfg(feature = "cuda")]
     if let Some((x, _)) = cube::float::<B, CudaRuntime, 2>(x) {
@@ -313,7 +319,7 @@ pub(super) fn read_during<B: Backend, T>(x: &Tensor<B, 2>, work: impl FnOnce() -
     crate::ops::read::read_after(x, work)
 }
 
-/// The same of indices, which these backends have as words of 32 bits.
+/// The same of indices, which these backends have as words of 32 bits. A token's work is submitted as it is queued, and its end with the next read.
 pub(super) fn read_ids_during<B: Backend, T>(ids: &Tensor<B, 2, Int>, work: impl FnOnce() -> T) -> (Vec<u32>, T) {
     #[cfg(feature = "cuda")]
     if let Some((ids, _)) = cube::int::<B, CudaRuntime, 2>(ids.clone()).filter(|(ids, _)| ids.dtype == DType::I32) {
