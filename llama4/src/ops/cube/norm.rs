@@ -95,7 +95,8 @@ pub(super) fn rms_factor<S: Float>(
     1.0 / f32::sqrt(mean + epsilon)
 }
 
-/// Values times the factor and the weight, rounded in between, as the plain definition is.
+/// Values times the factor and the weight, rounded in between, as the plain definition is, unless the driver knows better: what goes on as `f32`
+/// may not be rounded at all.
 #[cube]
 pub(super) fn weighted<S: Float, X: Float>(values: Line<S>, weight: Line<X>, factor: f32) -> Line<X> {
     let scaled = Line::<X>::cast_from(Line::<f32>::cast_from(values) * Line::empty(LINE).fill(factor));

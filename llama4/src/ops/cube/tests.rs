@@ -268,11 +268,11 @@ impl<R: CubeRuntime> Bench<R> {
     ) {
         // The residual stream of `f16` activations is `f32`.
         let stream = if dtype == DType::F16 { DType::F32 } else { dtype };
-        let step = bound(dtype);
-        let bound = 1.5 * step;
+        let bound = 1.5 * bound(dtype);
         let (x, weight) = (values(columns, stream, 3), values(columns, dtype, 4));
         let norm = Norm { weight: &self.put(&weight, [columns], dtype), epsilon: EPSILON };
         let stream_x = self.put(&x, [1, columns], stream);
+        let unrounded = normed(&x, &weight, DType::F32);
         let x = normed(&x, &weight, dtype);
 
         let (q, k, v) = (
@@ -289,10 +289,14 @@ impl<R: CubeRuntime> Bench<R> {
         let logits =
             router_logits(&stream_x, &norm, &self.put(&router, [experts, columns], dtype)).expect("whole vectors");
         let expected = product(&router, &x);
-        // A root that is some units off, as Vulkan allows, has a value here and there rounded to its other neighbour in the type: four of them.
-        let most = |values: &[f64]| values.iter().fold(0.0_f64, |most, value| most.max(value.abs()));
-        let neighbour = if dtype == DType::F32 { 0.0 } else { most(&x) * most(&router) * step };
-        assert_close("router", &self.get(&logits), &expected, 1e-4 + 4.0 * neighbour / most(&expected));
+        let found = self.get(&logits);
+        // NVIDIA's driver leaves the rounding of inputs out through Vulkan: they are as exact as the sums.
+        let off = |expected: &[f64]| {
+            found.iter().zip(expected).fold(0.0_f64, |most, (found, expected)| most.max((found - expected).abs()))
+        };
+        let unrounded = product(&router, &unrounded);
+        let nearest = if off(&unrounded) < off(&expected) { &unrounded } else { &expected };
+        assert_close("router", &found, nearest, 1e-4);
         let best = (0..experts).fold(0, |best, expert| if expected[expert] > expected[best] { expert } else { best });
         let score = 1.0 / (1.0 + (-expected[best]).exp());
 
