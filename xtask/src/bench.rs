@@ -72,6 +72,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
             eprintln!("==> {}: there is no {}", backend.feature, program.display());
             continue;
         }
+        let gpu = match is_software(&program) {
+            Ok(software) => backend.gpu && !software,
+            Err(message) => {
+                eprintln!("==> {}: {message}", backend.feature);
+                continue;
+            }
+        };
         let folder = match &folder {
             Some(folder) => folder,
             None => folder.insert(root.join("llama4-bench/runs").join(slug(&program)?)),
@@ -81,13 +88,6 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
         if file.exists() {
             fs::remove_file(&file).map_err(|error| format!("cannot replace {}: {error}", file.display()))?;
         }
-        let gpu = match is_software(&program) {
-            Ok(software) => backend.gpu && !software,
-            Err(message) => {
-                eprintln!("==> {}: {message}", backend.feature);
-                continue;
-            }
-        };
         for run in runs(&arguments, gpu) {
             measure(&program, &run, &file);
         }
@@ -97,7 +97,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
         last = Some(program);
     }
     let (Some(folder), Some(program)) = (folder, last) else {
-        let from = arguments.programs.map(|programs| format!(": {} has no program for one", programs.display()));
+        let from = arguments.programs.map(|programs| format!(": {} has no program that starts", programs.display()));
         return Err(format!("no backend could be measured{}", from.unwrap_or_default()));
     };
     write_comparison(&program, &files, &folder)

@@ -139,9 +139,7 @@ impl<'a, B: Backend> Shapes<'a, B> {
     fn experts(&self, row_bytes: usize) -> [usize; 3] {
         let [width, hidden] = self.matrix();
         let config = ExpertsConfig::new(hidden, width, self.config.num_local_experts.max(1));
-        let bytes = self.largest_tensor.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-        let elements = config.elements_per_tensor.min((bytes / row_bytes.max(1)).saturating_mul(hidden));
-        [config.with_elements_per_tensor(elements).group_sizes()[0], 2 * width, hidden]
+        [experts_at_once(config, self.largest_tensor, row_bytes), 2 * width, hidden]
     }
 
     /// How packed operations are packed: as the model, else in 8 bits.
@@ -351,9 +349,28 @@ fn counts(tokens: usize, experts: usize, call: usize) -> Vec<usize> {
     counts
 }
 
+/// Experts of a group whose weight has so many bytes a row, where a tensor may have so many.
+fn experts_at_once(config: ExpertsConfig, largest_tensor: Option<u64>, row_bytes: usize) -> usize {
+    let bytes = largest_tensor.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    let elements = config.elements_per_tensor.min((bytes / row_bytes.max(1)).saturating_mul(config.hidden));
+    config.with_elements_per_tensor(elements).group_sizes()[0]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn as_many_experts_as_a_tensor_has_room_for() {
+        // Scout's, as floats and in 4 bits.
+        let experts = |largest| {
+            [4 * 5120, 5120 / 2]
+                .map(|row_bytes| experts_at_once(ExpertsConfig::new(5120, 8192, 16), largest, row_bytes))
+        };
+        assert_eq!(experts(Some(2 << 30)), [6, 16]);
+        assert_eq!(experts(Some(128 << 20)), [1, 3]);
+        assert_eq!(experts(None), [16, 16]);
+    }
 
     #[test]
     fn every_expert_gets_its_turn() {

@@ -9,6 +9,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::device::{Device, DeviceId};
 use cubecl::prelude::*;
+use cubecl::server::Handle;
 
 /// The values of a contiguous tensor, in vectors of `line`.
 pub(super) fn array<R: CubeRuntime>(tensor: &CubeTensor<R>, line: usize) -> ArrayArg<'_, R> {
@@ -22,6 +23,11 @@ pub(super) fn words<R: CubeRuntime>(tensor: &CubeTensor<R>, line: usize) -> Arra
     let length = tensor.shape.num_elements() * tensor.dtype.size() / 4;
     // SAFETY: the length is not beyond that of the tensor, which is contiguous.
     unsafe { ArrayArg::from_raw_parts_and_size(&tensor.handle, length, line, 4) }
+}
+
+/// A table of words, brought to the device.
+pub(super) fn upload<R: CubeRuntime>(client: &ComputeClient<R>, table: &[u32]) -> Handle {
+    client.create_from_slice(bytemuck::cast_slice(table))
 }
 
 /// Whether part of a tensor may be bound that begins so many bytes behind its begin: wgpu has an alignment for that, which may be 256.

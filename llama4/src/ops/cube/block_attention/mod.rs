@@ -16,7 +16,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::features::{MmaConfig, Plane};
 use cubecl::prelude::*;
 
-use super::args::{array, empty, words};
+use super::args::{array, empty, upload, words};
 use crate::cache::Piece;
 use block::{Block, CHUNK, LINE, PLANE, QUERIES};
 use table::{Layout, blocks};
@@ -90,8 +90,7 @@ fn attend<R: CubeRuntime>(
         return Some(output);
     }
     let count = table.len() / (2 * LINE);
-    let bytes: Vec<u8> = table.iter().flat_map(|word| word.to_le_bytes()).collect();
-    let uploaded = queries.client.create_from_slice(&bytes);
+    let uploaded = upload(&queries.client, &table);
     // SAFETY: the length is that of the table.
     let table = unsafe { ArrayArg::from_raw_parts_and_size(&uploaded, table.len(), LINE, 4) };
     let (group, key_stride, head_stride) = (heads / layout.kv_heads, layout.key / chunk, layout.head / chunk);

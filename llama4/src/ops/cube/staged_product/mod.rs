@@ -15,7 +15,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::features::MmaConfig;
 use cubecl::prelude::*;
 
-use super::args::{array, empty, is_wgpu, words};
+use super::args::{array, empty, is_wgpu, upload, words};
 use super::row_tiles::{ENTRY, row_tiles};
 use super::values::{Encoding, LINE};
 use super::{Weights, processors};
@@ -74,10 +74,7 @@ pub(in crate::ops) fn staged_product<R: CubeRuntime>(
         return Some(output);
     }
     let (tiles, output_tiles) = (table.len() / ENTRY, outputs.div_ceil(tile.outputs));
-    let uploaded = tile.grouped.then(|| {
-        let bytes: Vec<u8> = table.iter().flat_map(|word| word.to_le_bytes()).collect();
-        x.client.create_from_slice(&bytes)
-    });
+    let uploaded = tile.grouped.then(|| upload(&x.client, &table));
     // Something to bind where there is no table.
     let bound = uploaded.as_ref().unwrap_or(&source.values.handle);
     // SAFETY: the tiles name rows of `x`, of the output and of the weight that exist; the kernel takes the last one for those beyond.

@@ -16,8 +16,8 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::features::MmaConfig;
 use cubecl::prelude::*;
 
-use super::args::{empty, words};
-use super::row_tiles::row_tiles;
+use super::args::{empty, upload, words};
+use super::row_tiles::{ENTRY, row_tiles};
 use super::{Weights, processors};
 use crate::quant::Packing;
 use tile::{Encoding, LINE, OWN, PLANE, Tile};
@@ -93,11 +93,8 @@ fn launch<R: CubeRuntime>(
     table: &[u32],
 ) -> bool {
     let outputs = output.shape[1];
-    let (row_tiles, output_tiles) = (table.len() / LINE, outputs.div_ceil(tile.outputs()));
-    let uploaded = tile.grouped.then(|| {
-        let bytes: Vec<u8> = table.iter().flat_map(|word| word.to_le_bytes()).collect();
-        x.client.create_from_slice(&bytes)
-    });
+    let (row_tiles, output_tiles) = (table.len() / ENTRY, outputs.div_ceil(tile.outputs()));
+    let uploaded = tile.grouped.then(|| upload(&x.client, table));
     // Something to bind where there is no table.
     let bound = uploaded.as_ref().unwrap_or(&x.handle);
     // SAFETY: the tiles name rows of `x`, of the output and of the weight that exist; the kernel takes the last one for those beyond.
@@ -109,7 +106,7 @@ fn launch<R: CubeRuntime>(
             words(x, LINE),
             words(source.values, LINE),
             words(source.scales, 1),
-            ArrayArg::from_raw_parts_and_size(bound, table.len(), LINE, 4),
+            ArrayArg::from_raw_parts_and_size(bound, table.len(), ENTRY, 4),
             words(output, OWN * output.dtype.size() / 4),
             ScalarArg::new(source.columns),
             ScalarArg::new(outputs),
@@ -143,7 +140,7 @@ fn plan(encoding: Encoding, counts: &[usize], outputs: usize, processors: usize)
     });
     let cost = |plan: &[(usize, Vec<u32>)]| {
         let launch = |(heights, table): &(usize, Vec<u32>)| {
-            let cubes = table.len() / LINE * outputs.div_ceil(8 * tile::OUTPUTS);
+            let cubes = table.len() / ENTRY * outputs.div_ceil(8 * tile::OUTPUTS);
             (heights + weight) * cubes.max(processors / 4)
         };
         // Launches take turns, and the last cubes of each leave processors without work.
@@ -174,7 +171,7 @@ fn choose<R: CubeRuntime>(
         return None;
     }
     let processors = processors(&x.client);
-    let cubes = |planes: usize| table.len() / LINE * outputs.div_ceil(planes * tile::OUTPUTS);
+    let cubes = |planes: usize| table.len() / ENTRY * outputs.div_ceil(planes * tile::OUTPUTS);
     let (planes, splits): (usize, &[usize]) = if heights > 4 {
         // Large cubes need less of `x`, small ones fill the last round of cubes better.
         let rounds = cubes(8).div_ceil(processors) * processors;
@@ -202,11 +199,11 @@ fn choose<R: CubeRuntime>(
 
 #[cfg(test)]
 mod tests {
-    use super::{Encoding, LINE, plan};
+    use super::{ENTRY, Encoding, plan};
 
     /// Heights and the rows of their tiles.
     fn planned(counts: &[usize]) -> Vec<(usize, Vec<u32>)> {
-        let rows = |table: Vec<u32>| table.chunks(LINE).map(|entry| entry[1]).collect();
+        let rows = |table: Vec<u32>| table.chunks(ENTRY).map(|entry| entry[1]).collect();
         plan(Encoding::Q4, counts, 5120, 16).into_iter().map(|(heights, table)| (heights, rows(table))).collect()
     }
 
@@ -215,7 +212,7 @@ mod tests {
         for counts in [&[1usize][..], &[130], &[0, 0], &[140, 0, 117, 128, 300, 1, 7], &[2; 16], &[9, 31, 33]] {
             let mut seen = vec![0; counts.iter().sum()];
             for (_, table) in plan(Encoding::Half, counts, 64, 132) {
-                for entry in table.chunks(LINE) {
+                for entry in table.chunks(ENTRY) {
                     let (first, rows) = (entry[0] as usize, entry[1] as usize);
                     seen[first..first + rows].iter_mut().for_each(|seen| *seen += 1);
                     let before: usize = counts[..entry[2] as usize / 64].iter().sum();
