@@ -11,7 +11,7 @@ use crate::interrupt::{self, Stopped};
 pub(crate) struct Budget {
     /// Measured repeats.
     pub(crate) repeats: usize,
-    /// No further repeat begins after this long; one is always made.
+    /// No further repeat begins this long after the one to warm up, which compiles kernels; one is always made.
     pub(crate) time: Duration,
 }
 
@@ -55,7 +55,6 @@ impl Budget {
         mut work: impl FnMut(&mut S) -> Result<()>,
         mut after: impl FnMut() -> Result<()>,
     ) -> Result<Sample> {
-        let begun = Instant::now();
         let mut repeat = |state: &mut S| {
             interrupt::check()?;
             prepare(state)?;
@@ -64,6 +63,7 @@ impl Budget {
             Ok::<f64, anyhow::Error>(start.elapsed().as_secs_f64())
         };
         let warm_up = repeat(state)?;
+        let begun = Instant::now();
         let mut seconds = Vec::with_capacity(self.repeats);
         while seconds.len() < self.repeats && (seconds.is_empty() || begun.elapsed() < self.time) {
             match repeat(state) {
@@ -112,6 +112,19 @@ mod tests {
         let sample = sample.unwrap();
         assert_eq!((sample.seconds.len(), prepared, worked, after), (3, 4, 4, 3));
         assert!(sample.warm_up >= 0.04 && sample.quantile(0.5) < 0.04, "{sample:?}");
+    }
+
+    #[test]
+    fn a_long_warm_up_takes_no_repeats_away() {
+        let mut worked = 0;
+        let budget = Budget { repeats: 3, time: Duration::from_millis(250) };
+        let work = |worked: &mut i32| {
+            *worked += 1;
+            std::thread::sleep(Duration::from_millis(if *worked == 1 { 300 } else { 0 }));
+            Ok(())
+        };
+        let sample = budget.measure(&mut worked, |_| Ok(()), work, || Ok(())).unwrap();
+        assert_eq!(sample.seconds.len(), 3);
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub(crate) struct RunArgs {
     /// Measured repeats of a case
     #[arg(long, value_name = "TIMES", default_value_t = 7, value_parser = positive, help_heading = "Measuring")]
     pub(crate) repeats: usize,
-    /// Start no further repeat of a case after this long; one is always made
+    /// Start no further repeat of a case this long after its warm-up; one is always made
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds, help_heading = "Measuring")]
     pub(crate) max_seconds: f64,
     /// Append a line of JSON for each case to this file, as soon as it is measured
