@@ -46,12 +46,12 @@ pub(crate) fn types<B: Backend>(test: &'static str) -> impl Iterator<Item = (DTy
 }
 
 /// Random values that `dtype` holds exactly.
-fn values<const D: usize>(shape: [usize; D], dtype: DType, seed: u64) -> TensorData {
+pub(crate) fn values<const D: usize>(shape: [usize; D], dtype: DType, seed: u64) -> TensorData {
     random::<Reference, D>(shape, seed).into_data().convert_dtype(dtype).convert_dtype(DType::F32)
 }
 
 /// The same values on a backend, as `dtype`.
-fn put<B: Backend, const D: usize>(data: &TensorData, dtype: DType) -> Tensor<B, D> {
+pub(crate) fn put<B: Backend, const D: usize>(data: &TensorData, dtype: DType) -> Tensor<B, D> {
     Tensor::from_data_dtype(data.clone().convert_dtype(dtype), &B::Device::default(), dtype)
 }
 
@@ -154,7 +154,7 @@ pub fn grouped_linear_agrees<B: Backend>() {
 }
 
 /// The same random packed weight on the reference and on a backend.
-fn packed_pair<B: Backend>(
+pub(crate) fn packed_pair<B: Backend>(
     packing: Packing,
     shape: [usize; 2],
     seed: u64,

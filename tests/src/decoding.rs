@@ -30,7 +30,7 @@ fn wide_model<B: Backend>(dtype: DType, quantization: Quantization) -> Llama4For
 pub fn greedy_steps_go_ahead<B: Backend>() {
     let model = wide_model::<B>(DType::F32, Quantization::q4());
     let device = model.device();
-    let ahead = model.model().queues_tokens();
+    let ahead = model.model().queues_steps(1);
     assert_eq!(ahead, ops::queues::<B>(), "the steps of this model can be queued");
 
     let (prompt, count, room) = (vec![5_u32, 17, 3], 14, 16);

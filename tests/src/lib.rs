@@ -11,6 +11,7 @@ pub mod lora;
 pub mod models;
 pub mod packed;
 pub mod properties;
+pub mod routed;
 
 /// One test per invariant for a backend: `suite!(NdArray)`, `suite!(Wgpu, with kernels)` where this project has CubeCL kernels for it.
 #[macro_export]
@@ -65,6 +66,9 @@ macro_rules! suite {
             decode_attention_agrees,
             lookup_agrees,
             layers_and_models_agree,
+        );
+        $crate::suite!($backend, routed:
+            routed_experts_agree,
         );
         $crate::suite!($backend, decoding:
             decoding_agrees_with_traced_decoding,

@@ -84,6 +84,33 @@ impl<B: Backend> DecoderLayer<B> {
     /// # Shapes
     /// - x: `[tokens, hidden]`, of the type of the residual stream
     pub fn forward(&self, x: Tensor<B, 2>, context: &StepContext<B>, cache: &mut LayerCache<B>) -> LayerOutput<B> {
+        self.forward_by(x, context, cache, |moe, x| {
+            let (output, routing) = moe.forward(x);
+            (output, Some(routing))
+        })
+    }
+
+    /// [`LayerOutput::hidden`] alone.
+    pub(super) fn hidden(&self, x: Tensor<B, 2>, context: &StepContext<B>, cache: &mut LayerCache<B>) -> Tensor<B, 2> {
+        self.forward_by(x, context, cache, |moe, x| (moe.output(x), None)).hidden
+    }
+
+    /// Whether every token goes to one expert, if there are some: a device that chooses can go on by itself.
+    pub(super) fn chooses_one(&self) -> bool {
+        match &self.feed_forward {
+            FeedForward::Dense(_) => true,
+            FeedForward::Moe(moe) => moe.router.chooses_one(),
+        }
+    }
+
+    /// With a way through the experts.
+    fn forward_by(
+        &self,
+        x: Tensor<B, 2>,
+        context: &StepContext<B>,
+        cache: &mut LayerCache<B>,
+        experts: impl FnOnce(&Moe<B>, Tensor<B, 2>) -> (Tensor<B, 2>, Option<Routing<B>>),
+    ) -> LayerOutput<B> {
         let attention = self.self_attn.forward(self.input_layernorm.forward(x.clone()), context, cache);
         let dropout = Dropout { prob: self.dropout };
         let residual = residual_dtype(attention.dtype());
@@ -91,10 +118,7 @@ impl<B: Backend> DecoderLayer<B> {
         let normed = self.post_attention_layernorm.forward(h.clone());
         let (output, routing) = match &self.feed_forward {
             FeedForward::Dense(mlp) => (mlp.forward(normed), None),
-            FeedForward::Moe(moe) => {
-                let (output, routing) = moe.forward(normed);
-                (output, Some(routing))
-            }
+            FeedForward::Moe(moe) => experts(moe, normed),
         };
         LayerOutput { hidden: h + dropout.forward(output), attention, routing }
     }

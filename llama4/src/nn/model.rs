@@ -109,9 +109,10 @@ impl<B: Backend> Llama4Model<B> {
         self.norm.forward(hidden)
     }
 
-    /// Whether a step of one sequence goes through all layers without a word from the device: that a caller can queue another one behind it.
-    pub fn queues_tokens(&self) -> bool {
-        ops::queues::<B>() && self.layers.iter().all(DecoderLayer::fuses)
+    /// Whether a step of so many sequences goes through all layers without a word from the device: that a caller can queue another one behind it.
+    pub fn queues_steps(&self, sequences: usize) -> bool {
+        let queues = |layer: &DecoderLayer<B>| if sequences == 1 { layer.fuses() } else { layer.chooses_one() };
+        ops::queues::<B>() && self.layers.iter().all(queues)
     }
 
     /// The final norm and then a product with the head, of one token, where the backend has an operation for both.

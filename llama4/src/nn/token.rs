@@ -31,7 +31,7 @@ impl<B: Backend> DecoderLayer<B> {
         let weights = if x.dims()[0] == 1 { TokenWeights::of(self) } else { None };
         match weights.filter(|weights| *context.fuses.get_or_init(|| weights.fuse(self.dtype()))) {
             Some(weights) => self.step_fused(&weights, x, context, cache),
-            None => self.forward(x, context, cache).hidden,
+            None => self.hidden(x, context, cache),
         }
     }
 

@@ -22,6 +22,7 @@ mod partial_sums;
 mod pick;
 mod product;
 mod read;
+mod routed;
 mod swiglu;
 mod token;
 
@@ -46,6 +47,7 @@ pub use partial_sums::partial_sums;
 pub use pick::{gather_columns, select_rows};
 pub use product::{product, product_into};
 pub use read::{queues, read_during, read_ids_during, submit};
+pub use routed::{RoutedExperts, routed_experts};
 pub use swiglu::{swiglu, swiglu_halves, swiglu_halves_plain};
 pub use token::{
     InputNorm, OneExpert, add_linear, add_linear_plain, fuses_tokens, normed_linears, normed_linears_plain,

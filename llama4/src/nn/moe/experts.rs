@@ -7,7 +7,7 @@ use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 
 use super::Routing;
 use crate::nn::residual::residual_dtype;
-use crate::ops;
+use crate::ops::{self, RoutedExperts};
 use crate::quant::Weight;
 
 /// Elements that one tensor of experts may hold: 2³¹, since kernels index with 32 bits. Where a device binds less at once, groups are smaller.
@@ -95,6 +95,17 @@ impl<B: Backend> Experts<B> {
         let y = self.forward_sorted(x * scores, &sorted.experts);
         let y = if sorted.in_order { y } else { ops::select_rows(y, index(sorted.places)) };
         if top_k == 1 { y } else { y.reshape([tokens, top_k, hidden]).sum_dim(1).reshape([tokens, hidden]) }
+    }
+
+    /// The experts as [`ops::routed_experts`] takes them.
+    pub(super) fn routed(&self) -> Vec<RoutedExperts<'_, B>> {
+        let mut first = 0;
+        let groups = self.groups.iter().map(|group| {
+            let experts = first..first + group.experts;
+            first = experts.end;
+            RoutedExperts { experts, gate_up: &group.gate_up_proj, down: &group.down_proj }
+        });
+        groups.collect()
     }
 
     /// The same sum with every expert run on all tokens, its input zero where a token did not choose it: zero in, zero out.

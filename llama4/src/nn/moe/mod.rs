@@ -14,6 +14,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use super::{Mlp, MlpConfig};
+use crate::ops;
 
 /// Configuration of [`Moe`].
 #[derive(Config, Debug)]
@@ -71,5 +72,18 @@ impl<B: Backend> Moe<B> {
             false => self.experts.forward(x, &routing),
         };
         (shared + routed, routing)
+    }
+
+    /// The layer's output alone, for which a device need not tell the host what the router chose.
+    pub(in crate::nn) fn output(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        if self.every_expert || !self.router.chooses_one() || !ops::queues::<B>() {
+            return self.forward(x).0;
+        }
+        let logits = self.router.logits(x.clone());
+        let shared = self.shared_expert.forward(x.clone());
+        match ops::routed_experts(&x, &logits, &self.experts.routed(), &shared) {
+            Some(output) => output,
+            None => shared + self.experts.forward(x, &self.router.choose(logits)),
+        }
     }
 }

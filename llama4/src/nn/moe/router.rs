@@ -51,7 +51,7 @@ pub struct Routing<B: Backend> {
 impl<B: Backend> Router<B> {
     /// The weight, `[experts, hidden]`, if a token goes to one expert.
     pub(in crate::nn) fn of_one(&self) -> Option<Tensor<B, 2>> {
-        (self.top_k == 1).then(|| self.weight.val())
+        self.chooses_one().then(|| self.weight.val())
     }
 
     /// # Shapes
@@ -63,13 +63,29 @@ impl<B: Backend> Router<B> {
     /// The same, and what `work` gives. Tokens are sorted by expert on the host, which has to wait for the logits: so the device is given something
     /// to do meanwhile.
     pub fn forward_during<T>(&self, x: Tensor<B, 2>, work: impl FnOnce() -> T) -> (Routing<B>, T) {
-        let logits = ops::linear_f32(x, self.weight.val());
+        let logits = self.logits(x);
         let (host, done) = ops::read_during(&logits, work);
-        (self.choose(logits, &host), done)
+        (self.routing(logits, &host), done)
     }
 
-    /// The choice that logits make; `host` are their values.
-    fn choose(&self, logits: Tensor<B, 2>, host: &[f32]) -> Routing<B> {
+    /// The logits of all experts, `f32`, `[tokens, experts]`.
+    pub(super) fn logits(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        ops::linear_f32(x, self.weight.val())
+    }
+
+    /// Whether a token goes to one expert.
+    pub(in crate::nn) fn chooses_one(&self) -> bool {
+        self.top_k == 1
+    }
+
+    /// The choice that logits make.
+    pub(super) fn choose(&self, logits: Tensor<B, 2>) -> Routing<B> {
+        let (host, ()) = ops::read_during(&logits, || ());
+        self.routing(logits, &host)
+    }
+
+    /// The same; `host` are the logits' values.
+    fn routing(&self, logits: Tensor<B, 2>, host: &[f32]) -> Routing<B> {
         let [tokens, count] = logits.dims();
         let experts: Vec<usize> = host.chunks(count).flat_map(|row| top_k(row, self.top_k)).collect();
         let ids: Vec<i32> = experts.iter().map(|&expert| expert as i32).collect();

@@ -1,11 +1,13 @@
 //! `y = x W[g]ᵀ` for rows of `x` that are sorted by group `g`: which kernel does it.
 
-use burn::tensor::DType;
+use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::kernel::cast;
 use burn_cubecl::tensor::CubeTensor;
 
+use super::args::empty;
 use super::row_product::{Weights, row_product, takes};
+use super::row_tiles::Groups;
 use super::staged_product::staged_product;
 use super::tile_product::tile_product;
 
@@ -23,11 +25,14 @@ pub(in crate::ops) fn grouped_product<R: CubeRuntime>(
     counts: &[usize],
     dtype: DType,
 ) -> Option<CubeTensor<R>> {
-    let columns = weights.columns()?;
-    if columns == 0 || x.shape[1] != columns {
+    if !fits(x, weights) {
         return None;
     }
-    let tiles = || tile_product(x, weights, counts, dtype).or_else(|| staged_product(x, weights, counts, dtype));
+    let tiles = || {
+        let outputs = weights.rows()? / counts.len().max(1);
+        let output = empty(x.client.clone(), x.device.clone(), Shape::new([x.shape[0], outputs]), dtype);
+        tiled_product(x, weights, &Groups::Known(counts), &output).map(|()| output)
+    };
     // These give what they take.
     let rows = || match x.dtype == dtype {
         true => row_product(x, weights, counts),
@@ -37,4 +42,22 @@ pub(in crate::ops) fn grouped_product<R: CubeRuntime>(
     // One launch for all groups is quicker than one for each.
     let few = x.shape[0] <= FEW && counts.iter().filter(|&&count| count > 0).count() <= 1;
     if few { rows().or_else(tiles) } else { tiles().or_else(rows) }
+}
+
+/// The same to `output`, by the kernels that know of tiles, which need not be told how many rows a group has. `None` where none of them can do it.
+pub(super) fn tiled_product<R: CubeRuntime>(
+    x: &CubeTensor<R>,
+    weights: &Weights<'_, R>,
+    groups: &Groups<'_, R>,
+    output: &CubeTensor<R>,
+) -> Option<()> {
+    if !fits(x, weights) || weights.rows()? != groups.len() * output.shape[1] || output.shape[0] != x.shape[0] {
+        return None;
+    }
+    tile_product(x, weights, groups, output).or_else(|| staged_product(x, weights, groups, output))
+}
+
+/// Whether rows are as wide as those of the weight.
+fn fits<R: CubeRuntime>(x: &CubeTensor<R>, weights: &Weights<'_, R>) -> bool {
+    weights.columns().is_some_and(|columns| columns > 0 && columns == x.shape[1])
 }

@@ -77,6 +77,13 @@ macro_rules! on_runtime {
             }
 
             #[test]
+            fn rows_are_sorted_by_their_experts() {
+                if BENCH.is_ready("rows_are_sorted_by_their_experts") {
+                    BENCH.sorts();
+                }
+            }
+
+            #[test]
             fn prompts_agree() {
                 if BENCH.is_ready("prompts_agree") {
                     BENCH.prefill_agrees(&BENCH.types(TYPES));
@@ -188,6 +195,10 @@ impl<R: CubeRuntime> Bench<R> {
         match tensor.dtype {
             DType::BF16 => bytes.chunks(2).map(|pair| bf16::from_le_bytes([pair[0], pair[1]]).to_f64()).collect(),
             DType::F16 => bytes.chunks(2).map(|pair| f16::from_le_bytes([pair[0], pair[1]]).to_f64()).collect(),
+            DType::U32 => bytes
+                .chunks(4)
+                .map(|four| f64::from(u32::from_le_bytes([four[0], four[1], four[2], four[3]])))
+                .collect(),
             _ => bytes
                 .chunks(4)
                 .map(|four| f64::from(f32::from_le_bytes([four[0], four[1], four[2], four[3]])))

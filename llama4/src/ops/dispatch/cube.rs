@@ -6,6 +6,7 @@ use std::ops::Range;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::{FloatTensorOps, IntTensorOps};
 use burn::tensor::{DType, FloatDType, Int, Tensor};
+use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, CubeRuntime};
 #[cfg(feature = "cuda")]
 use cubecl::cuda::CudaRuntime;
@@ -14,8 +15,9 @@ use cubecl::features::TypeUsage;
 use cubecl::wgpu::WgpuRuntime;
 
 use crate::cache::{LayerCache, Piece};
-use crate::ops::cube::{self, Door, PackedRows, Rows, Weights};
-use crate::quant::PackedTensor;
+use crate::ops::RoutedExperts;
+use crate::ops::cube::{self, Door, ExpertGroup, PackedRows, Rows, Weights};
+use crate::quant::{PackedTensor, Weight};
 
 /// The first answer of the runtimes that the build has.
 macro_rules! on_runtimes {
@@ -137,6 +139,58 @@ fn packed_grouped_linear_on<B: Backend, R: CubeRuntime>(
     let (packed, _) = packed::<B, R>(weights)?;
     let (x, door) = cube::float::<B, R, 2>(x)?;
     cube::wrap(&door, cube::grouped_product(&x, &Weights::Packed(&packed), counts, dtype)?)
+}
+
+pub(super) fn routed_experts<B: Backend>(
+    x: &Tensor<B, 2>,
+    logits: &Tensor<B, 2>,
+    groups: &[RoutedExperts<'_, B>],
+    shared: &Tensor<B, 2>,
+) -> Option<Tensor<B, 2>> {
+    on_runtimes!(routed_experts_on::<B>(x, logits, groups, shared))
+}
+
+fn routed_experts_on<B: Backend, R: CubeRuntime>(
+    x: &Tensor<B, 2>,
+    logits: &Tensor<B, 2>,
+    groups: &[RoutedExperts<'_, B>],
+    shared: &Tensor<B, 2>,
+) -> Option<Tensor<B, 2>> {
+    let (x, door) = cube::float::<B, R, 2>(x)?;
+    let (logits, _) = cube::float::<B, R, 2>(logits)?;
+    let (shared, _) = cube::float::<B, R, 2>(shared)?;
+    let held: Option<Vec<_>> = groups.iter().map(|group| Some((held(group.gate_up)?, held(group.down)?))).collect();
+    let held = held?;
+    let of_kernel = groups.iter().zip(&held).map(|(group, (gate_up, down))| ExpertGroup {
+        experts: group.experts.clone(),
+        gate_up: gate_up.weights(),
+        down: down.weights(),
+    });
+    let groups: Vec<_> = of_kernel.collect();
+    cube::wrap(&door, cube::routed_experts(&x, &logits, &groups, &shared)?)
+}
+
+/// A weight on this runtime.
+enum Held<R: CubeRuntime> {
+    Float(CubeTensor<R>),
+    Packed(PackedRows<R>),
+}
+
+impl<R: CubeRuntime> Held<R> {
+    fn weights(&self) -> Weights<'_, R> {
+        match self {
+            Self::Float(weight) => Weights::Float(weight),
+            Self::Packed(packed) => Weights::Packed(packed),
+        }
+    }
+}
+
+fn held<B: Backend, R: CubeRuntime>(weight: &Weight<B, 3>) -> Option<Held<R>> {
+    match weight {
+        Weight::Float(weight) => Some(Held::Float(cube::float::<B, R, 3>(&weight.val())?.0)),
+        Weight::Packed(weight) => Some(Held::Packed(packed::<B, R>(weight)?.0)),
+        Weight::Split(_) => None,
+    }
 }
 
 pub(super) fn cached_attention<B: Backend>(

@@ -14,7 +14,7 @@ use std::ops::Range;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, FloatDType, Int, Tensor};
 
-use super::{HeadSteps, InputNorm, NewHeads, OneExpert, Places};
+use super::{HeadSteps, InputNorm, NewHeads, OneExpert, Places, RoutedExperts};
 use crate::cache::{LayerCache, Piece};
 use crate::quant::PackedTensor;
 
@@ -199,6 +199,15 @@ pub(super) fn packed_grouped_linear<B: Backend>(
     dtype: DType,
 ) -> Option<Tensor<B, 2>> {
     first!(packed_grouped_linear(x, weights, counts, dtype))
+}
+
+pub(super) fn routed_experts<B: Backend>(
+    x: &Tensor<B, 2>,
+    logits: &Tensor<B, 2>,
+    groups: &[RoutedExperts<'_, B>],
+    shared: &Tensor<B, 2>,
+) -> Option<Tensor<B, 2>> {
+    on_cube!(routed_experts(x, logits, groups, shared))
 }
 
 pub(super) fn packed_select<B: Backend>(weight: &PackedTensor<B>, ids: &Tensor<B, 1, Int>) -> Option<Tensor<B, 2>> {

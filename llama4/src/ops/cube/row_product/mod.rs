@@ -41,6 +41,14 @@ impl<R: CubeRuntime> Weights<'_, R> {
             Self::Packed(packed) => Some(packed.columns),
         }
     }
+
+    /// Rows of all groups.
+    pub(super) fn rows(&self) -> Option<usize> {
+        match self {
+            Self::Float(weight) => weight.shape.num_elements().checked_div(self.columns()?),
+            Self::Packed(packed) => Some(packed.words.shape[0]),
+        }
+    }
 }
 
 /// How a kernel reads a weight.

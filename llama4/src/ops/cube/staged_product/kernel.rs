@@ -4,32 +4,33 @@ use cubecl::prelude::*;
 
 use super::stage::{Source, Stage};
 use super::tile::{APART, FRAGMENT, OWN, PLANE, PLANE_OUTPUTS, Tile, placed};
-use crate::ops::cube::row_tiles::Share;
+use crate::ops::cube::row_tiles::{Division, Share};
 use crate::ops::cube::values::LINE;
 
-/// `table` has an entry for each tile of rows, if rows are of several groups.
+/// `counts` are the rows of each group.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments, reason = "a kernel's buffers")]
 pub(super) fn staged_product_kernel<Y: Float>(
     x: &Array<Line<u32>>,
     weights: &Array<Line<u32>>,
     scales: &Array<u32>,
-    table: &Array<Line<u32>>,
+    counts: &Array<u32>,
     y: &mut Array<Y>,
     columns: usize,
     scale_words: usize,
-    outputs: usize,
-    all_rows: usize,
-    row_tiles: usize,
-    output_tiles: usize,
+    all: Division,
     #[comptime] tile: Tile,
     #[define(Y)] _dtype: StorageType,
 ) {
     // A grid of two axes may have cubes too many.
-    if CUBE_POS >= row_tiles * output_tiles {
+    if CUBE_POS >= all.row_tiles * all.output_tiles {
         terminate!();
     }
-    let share = Share::of_cube(table, all_rows, row_tiles, output_tiles, tile.rows, tile.grouped);
+    let share = Share::of_cube(counts, &all, tile.grouped);
+    if comptime!(tile.grouped) && share.rows == 0 {
+        terminate!();
+    }
+    let outputs = all.outputs;
     let first_output = share.output_tile * tile.outputs;
     let (last_row, first_weight) = (share.first_row + share.rows - 1, share.first_weight + first_output);
     let of_x = Source { first: share.first_row, last: last_row, columns, scale_words };

@@ -9,14 +9,14 @@ mod kernel;
 mod stage;
 mod tile;
 
-use burn::tensor::{DType, Shape};
+use burn::tensor::DType;
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::features::MmaConfig;
 use cubecl::prelude::*;
 
-use super::args::{array, empty, is_wgpu, upload, words};
-use super::row_tiles::{ENTRY, row_tiles};
+use super::args::{array, is_wgpu, words};
+use super::row_tiles::{Groups, RowTiles};
 use super::values::{Encoding, LINE};
 use super::{Weights, processors};
 use tile::{FRAGMENT, PLANE, Tile};
@@ -25,8 +25,6 @@ use tile::{FRAGMENT, PLANE, Tile};
 struct Source<'a, R: CubeRuntime> {
     encoding: Encoding,
     columns: usize,
-    /// All of them, of every group.
-    rows: usize,
     values: &'a CubeTensor<R>,
     scales: &'a CubeTensor<R>,
     scale_words: usize,
@@ -39,7 +37,6 @@ impl<'a, R: CubeRuntime> Source<'a, R> {
             Weights::Packed(packed) => Some(Self {
                 encoding: Encoding::Packed(packed.packing),
                 columns: packed.columns,
-                rows: packed.words.shape[0],
                 values: &packed.words,
                 scales: packed.bound_scales(),
                 scale_words: packed.packing.scale_words(packed.columns),
@@ -50,55 +47,48 @@ impl<'a, R: CubeRuntime> Source<'a, R> {
     fn of_floats(values: &'a CubeTensor<R>) -> Option<Self> {
         let encoding = Encoding::of_floats(values.dtype)?;
         let columns = *values.shape.dims.last()?;
-        let rows = values.shape.num_elements() / columns.max(1);
-        Some(Self { encoding, columns, rows, values, scales: values, scale_words: 0 })
+        Some(Self { encoding, columns, values, scales: values, scale_words: 0 })
     }
 }
 
-/// `y = x W[g]ᵀ` for the rows of each group `g`, accumulated in `f32`, of type `dtype`.
+/// `y = x W[g]ᵀ` for the rows of each group `g`, accumulated in `f32`, to `output`, whose rows are those of `x`.
 ///
-/// `x` is `[rows, in]`, rows of group 0 first, `counts` of them in each; the weight's rows are `groups` times `out`. `None` where the device or the
-/// shapes do not allow it.
+/// `x` is `[rows, in]`, rows of group 0 first; the weight's rows are `groups` times `out`. `None` where the device or the shapes do not allow it.
 pub(in crate::ops) fn staged_product<R: CubeRuntime>(
     x: &CubeTensor<R>,
     weights: &Weights<'_, R>,
-    counts: &[usize],
-    dtype: DType,
-) -> Option<CubeTensor<R>> {
+    groups: &Groups<'_, R>,
+    output: &CubeTensor<R>,
+) -> Option<()> {
     let (of_x, source) = (Source::of_floats(x)?, Source::new(weights)?);
-    let outputs = source.rows / counts.len().max(1);
-    let tile = choose(x, &of_x, &source, counts, outputs)?;
-    let output = empty(x.client.clone(), x.device.clone(), Shape::new([x.shape[0], outputs]), dtype);
-    let [table, _] = row_tiles(counts, outputs, tile.rows, tile.rows);
-    if table.is_empty() || outputs == 0 {
-        return Some(output);
+    let (rows, outputs) = (x.shape[0], output.shape[1]);
+    let tile = choose(x, &of_x, &source, groups, outputs)?;
+    let tiles = RowTiles::of(tile.rows);
+    let row_tiles = groups.most_tiles(rows, tiles);
+    if row_tiles == 0 || outputs == 0 {
+        return Some(());
     }
-    let (tiles, output_tiles) = (table.len() / ENTRY, outputs.div_ceil(tile.outputs));
-    let uploaded = tile.grouped.then(|| upload(&x.client, &table));
-    // Something to bind where there is no table.
-    let bound = uploaded.as_ref().unwrap_or(&source.values.handle);
+    let output_tiles = outputs.div_ceil(tile.outputs);
+    let counts = groups.bind(&x.client);
     // SAFETY: the tiles name rows of `x`, of the output and of the weight that exist; the kernel takes the last one for those beyond.
     let launched = unsafe {
         kernel::staged_product_kernel::launch_unchecked(
             &x.client,
-            super::cube_count(tiles * output_tiles),
+            super::cube_count(row_tiles * output_tiles),
             CubeDim::new_2d(PLANE as u32, (tile.units() / PLANE) as u32),
             words(x, LINE),
             words(source.values, LINE),
             words(source.scales, 1),
-            ArrayArg::from_raw_parts_and_size(bound, table.len(), ENTRY, 4),
-            array(&output, 1),
+            counts.argument(),
+            array(output, 1),
             ScalarArg::new(source.columns),
             ScalarArg::new(source.scale_words),
-            ScalarArg::new(outputs),
-            ScalarArg::new(x.shape[0]),
-            ScalarArg::new(tiles),
-            ScalarArg::new(output_tiles),
+            counts.divide([rows, outputs], tiles, [row_tiles, output_tiles]),
             tile,
-            dtype.into(),
+            output.dtype.into(),
         )
     };
-    super::ran("staged product", launched).then_some(output)
+    super::ran("staged product", launched).then_some(())
 }
 
 /// Rows, outputs and depth of a cube with tensor cores, and without; of those with as many rows, the one that is preferred first.
@@ -112,7 +102,7 @@ fn choose<R: CubeRuntime>(
     x: &CubeTensor<R>,
     of_x: &Source<'_, R>,
     source: &Source<'_, R>,
-    counts: &[usize],
+    groups: &Groups<'_, R>,
     outputs: usize,
 ) -> Option<Tile> {
     let hardware = &x.client.properties().hardware;
@@ -121,7 +111,7 @@ fn choose<R: CubeRuntime>(
     }
     let cores = has_cores(x) && source.encoding != Encoding::F32;
     let tile = |[rows, outputs, depth]: [usize; 3]| {
-        let (x, weight, grouped) = (of_x.encoding, source.encoding, counts.len() > 1);
+        let (x, weight, grouped) = (of_x.encoding, source.encoding, groups.several());
         Tile { x, weight, rows, outputs, depth, cores, grouped }
     };
     let fits = |tile: &Tile| {
@@ -131,9 +121,10 @@ fn choose<R: CubeRuntime>(
             && tile.loads(tile.part_of_x()) * tile.loads(tile.part_of_weight()) > 0
     };
     // The time of a tile is that of its rows and something for the weight.
+    let counts = groups.likely(x.shape[0]);
     let cost = |tile: &Tile| {
-        let tiles: usize = counts.iter().map(|count| count.div_ceil(tile.rows)).sum();
-        let cubes = (tiles * outputs.div_ceil(tile.outputs)).max(processors(&x.client));
+        let cubes =
+            (RowTiles::of(tile.rows).number(&counts) * outputs.div_ceil(tile.outputs)).max(processors(&x.client));
         cubes * tile.outputs * (tile.rows + 16)
     };
     let shapes: &[[usize; 3]] = if cores { &WITH_CORES } else { &WITHOUT };

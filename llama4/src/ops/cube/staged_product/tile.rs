@@ -37,7 +37,7 @@ pub(super) struct Tile {
     pub(super) depth: usize,
     /// Whether tensor cores multiply, 16 times 16 times 16 values of `f16`, and not units, of `f32`.
     pub(super) cores: bool,
-    /// Whether there is a table of the tiles of rows; otherwise all rows are of one group.
+    /// Whether rows may be of several groups.
     pub(super) grouped: bool,
 }
 

@@ -6,6 +6,8 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::{Bench, assert_close, bound, product, round, values};
 use crate::cache::Piece;
+use crate::ops::cube::routed::sort;
+use crate::ops::cube::row_tiles::{Groups, RoutedGroups};
 use crate::ops::cube::staged_product::staged_product;
 use crate::ops::cube::tile_product::tile_product;
 use crate::ops::cube::{Weights, cached_attention, fresh_attention};
@@ -55,9 +57,7 @@ impl<R: CubeRuntime> Bench<R> {
         let packings = [Packing::Q4, Packing::Q8];
         [dtype, DType::F32].into_iter().all(|sums| {
             let shape = [outputs, columns];
-            self.products_agree(dtype, counts, shape, &[dtype], &packings, 1.0, |x, weights, counts| {
-                tile_product(x, weights, counts, sums)
-            })
+            self.products_agree(dtype, sums, counts, shape, &[dtype], &packings, 1.0, tile_product)
         })
     }
 
@@ -67,9 +67,7 @@ impl<R: CubeRuntime> Bench<R> {
         for (sums, size) in [(dtype, 1.0), (DType::F32, 1.0), (DType::F32, 1e-3)] {
             let shape = [outputs, columns];
             let floats = [dtype, DType::F32];
-            let there = self.products_agree(dtype, counts, shape, &floats, Packing::ALL, size, |x, weights, counts| {
-                staged_product(x, weights, counts, sums)
-            });
+            let there = self.products_agree(dtype, sums, counts, shape, &floats, Packing::ALL, size, staged_product);
             assert!(there || dtype != DType::F32, "{counts:?} x {outputs} x {columns}: whole blocks");
             if !there {
                 return false;
@@ -78,17 +76,18 @@ impl<R: CubeRuntime> Bench<R> {
         true
     }
 
-    /// Weights of floats and packed ones, of some size. Whether there is a kernel.
+    /// Weights of floats and packed ones, of some size, with rows that are counted here and on the device. Whether there is a kernel.
     #[allow(clippy::too_many_arguments, reason = "what a product depends on")]
     fn products_agree(
         &self,
         dtype: DType,
+        sums: DType,
         counts: &[usize],
         [outputs, columns]: [usize; 2],
         floats: &[DType],
         packings: &[Packing],
         size: f64,
-        multiply: impl Fn(&CubeTensor<R>, &Weights<'_, R>, &[usize]) -> Option<CubeTensor<R>>,
+        multiply: impl Fn(&CubeTensor<R>, &Weights<'_, R>, &Groups<'_, R>, &CubeTensor<R>) -> Option<()>,
     ) -> bool {
         let rows = counts.iter().sum();
         let x = values(rows * columns, dtype, 2);
@@ -107,17 +106,53 @@ impl<R: CubeRuntime> Bench<R> {
         let packed: Vec<_> = packed.collect();
         let packed = packed.iter().map(|(weight, meant)| (Weights::Packed(weight), meant));
         for (number, (weight, meant)) in floats.chain(packed).enumerate() {
-            let Some(y) = multiply(&put, &weight, counts) else { return false };
             let groups = counts.iter().enumerate().flat_map(|(group, count)| std::iter::repeat_n(group, *count));
             let expected: Vec<f64> = groups
                 .zip(x.chunks(columns))
                 .flat_map(|(group, x)| product(&meant[group * outputs * columns..][..outputs * columns], x))
                 .collect();
-            let what = format!("weight {number} {dtype:?} {counts:?} x {outputs} x {columns}, {:?}", y.dtype);
-            // Tensor cores have weights rounded to the type of `x`.
-            assert_close(&what, &self.get(&y), &expected, bound(dtype));
+            let on_device = self.tensor(
+                bytemuck::cast_slice(&counts.iter().map(|&count| count as u32).collect::<Vec<_>>()),
+                [counts.len()],
+                DType::U32,
+            );
+            let routed = RoutedGroups { counts: &on_device, of_weight: 0..counts.len() };
+            for groups in [Groups::Known(counts), Groups::Routed(routed)] {
+                let y = self.put(&vec![f64::NAN; rows * outputs], [rows, outputs], sums);
+                if multiply(&put, &weight, &groups, &y).is_none() {
+                    return false;
+                }
+                let known = matches!(groups, Groups::Known(_));
+                let what =
+                    format!("weight {number} {dtype:?} {counts:?}, known {known}, x {outputs} x {columns}, {sums:?}");
+                // Tensor cores have weights rounded to the type of `x`.
+                assert_close(&what, &self.get(&y), &expected, bound(dtype));
+            }
         }
         true
+    }
+
+    /// Of rows by their highest logit: more than units, ties, groups that nobody chooses, infinities.
+    pub(super) fn sorts(&self) {
+        for (rows, groups) in [(1, 1), (3, 5), (600, 16), (257, 128)] {
+            let mut logits = values(rows * groups, DType::F32, 9);
+            // Values are few, so that many are equal.
+            logits.iter_mut().for_each(|logit| *logit = (*logit * 4.0).round());
+            logits.iter_mut().step_by(7).for_each(|logit| *logit = f64::NEG_INFINITY);
+            let sorted = sort(&self.put(&logits, [rows, groups], DType::F32)).expect("a kernel");
+            let highest = |row: &[f64]| (0..groups).rev().max_by(|&a, &b| row[a].total_cmp(&row[b])).expect("a group");
+            let chosen: Vec<usize> = logits.chunks(groups).map(highest).collect();
+            let mut order: Vec<usize> = (0..rows).collect();
+            order.sort_by_key(|&row| chosen[row]);
+            let count = |group| chosen.iter().filter(|&&chosen| chosen == group).count() as f64;
+            assert_eq!(self.get(&sorted.counts), (0..groups).map(count).collect::<Vec<_>>());
+            assert_eq!(self.get(&sorted.rows), order.iter().map(|&row| row as f64).collect::<Vec<_>>());
+            let places = self.get(&sorted.places);
+            assert!(order.iter().enumerate().all(|(place, &row)| places[row] == place as f64));
+            let score = |(row, chosen): (&[f64], &usize)| 1.0 / (1.0 + (-row[*chosen]).exp());
+            let expected: Vec<f64> = logits.chunks(groups).zip(&chosen).map(score).collect();
+            assert_close("scores", &self.get(&sorted.scores), &expected, 1e-6);
+        }
     }
 
     fn blocks_agree(&self, dtype: DType) {

@@ -4,23 +4,19 @@ use cubecl::prelude::*;
 
 use super::fragment::{Rows, Steps, pair};
 use super::tile::{CHUNK, LINE, OUTPUTS, OWN, PLANE, ROWS, Tile, placed};
-use crate::ops::cube::row_tiles::Share;
+use crate::ops::cube::row_tiles::{Division, Share};
 
-/// The output is `f32` if it is to be `wide`, otherwise of the type of `x`. `table` has a line for each tile of rows, if rows are of several groups: the first row of `x`, how many there are, the first row of the
-/// weight.
+/// The output is `f32` if it is to be `wide`, otherwise of the type of `x`. `counts` are the rows of each group.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments, reason = "a kernel's buffers")]
 pub(super) fn tile_product_kernel<X: Float>(
     x: &Array<Line<u32>>,
     weights: &Array<Line<u32>>,
     scales: &Array<u32>,
-    table: &Array<Line<u32>>,
+    counts: &Array<u32>,
     y: &mut Array<Line<u32>>,
     columns: usize,
-    outputs: usize,
-    all_rows: usize,
-    row_tiles: usize,
-    output_tiles: usize,
+    all: Division,
     #[comptime] tile: Tile,
     #[comptime] wide: bool,
     #[define(X)] _dtype: StorageType,
@@ -30,10 +26,14 @@ pub(super) fn tile_product_kernel<X: Float>(
     let (beside, part) = (plane / tile.split, plane % tile.split);
 
     // A grid of two axes may have cubes too many.
-    if CUBE_POS >= row_tiles * output_tiles {
+    if CUBE_POS >= all.row_tiles * all.output_tiles {
         terminate!();
     }
-    let share = Share::of_cube(table, all_rows, row_tiles, output_tiles, comptime!(tile.rows()), tile.grouped);
+    let share = Share::of_cube(counts, &all, tile.grouped);
+    if comptime!(tile.grouped) && share.rows == 0 {
+        terminate!();
+    }
+    let outputs = all.outputs;
     let (first_row, rows, first_weight) = (share.first_row, share.rows, share.first_weight);
     let first_output = share.output_tile * comptime!(tile.outputs()) + beside * OUTPUTS;
 

@@ -10,14 +10,14 @@ mod fragment;
 mod kernel;
 mod tile;
 
-use burn::tensor::{DType, Shape};
+use burn::tensor::DType;
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::features::MmaConfig;
 use cubecl::prelude::*;
 
-use super::args::{empty, upload, words};
-use super::row_tiles::{ENTRY, row_tiles};
+use super::args::words;
+use super::row_tiles::{Groups, RowTiles};
 use super::{Weights, processors};
 use crate::quant::Packing;
 use tile::{Encoding, LINE, OWN, PLANE, Tile};
@@ -26,8 +26,6 @@ use tile::{Encoding, LINE, OWN, PLANE, Tile};
 struct Source<'a, R: CubeRuntime> {
     encoding: Encoding,
     columns: usize,
-    /// All of them, of every group.
-    rows: usize,
     values: &'a CubeTensor<R>,
     scales: &'a CubeTensor<R>,
 }
@@ -38,8 +36,7 @@ impl<'a, R: CubeRuntime> Source<'a, R> {
         match weights {
             Weights::Float(weight) => {
                 let columns = *weight.shape.dims.last()?;
-                let rows = weight.shape.num_elements() / columns.max(1);
-                let source = Self { encoding: Encoding::Half, columns, rows, values: *weight, scales: *weight };
+                let source = Self { encoding: Encoding::Half, columns, values: *weight, scales: *weight };
                 (weight.dtype == dtype).then_some(source)
             }
             Weights::Packed(packed) => {
@@ -50,98 +47,86 @@ impl<'a, R: CubeRuntime> Source<'a, R> {
                     Packing::F16 if dtype == DType::F16 => Encoding::Half,
                     Packing::Bf16 | Packing::F16 => return None,
                 };
-                let (columns, rows) = (packed.columns, packed.words.shape[0]);
-                Some(Self { encoding, columns, rows, values: &packed.words, scales: packed.bound_scales() })
+                let (values, scales) = (&packed.words, packed.bound_scales());
+                Some(Self { encoding, columns: packed.columns, values, scales })
             }
         }
     }
 }
 
-/// As [`row_product`](super::row_product), for more rows: of `bf16` or `f16`, accumulated in `f32`, of type `dtype`, which is that of `x` or
-/// `F32`.
+/// As [`row_product`](super::row_product), for more rows: of `bf16` or `f16`, accumulated in `f32`, to `output`, which is of the type of `x` or
+/// `F32` and whose rows are those of `x`.
 ///
 /// `None` where the device or the shapes do not allow it.
 pub(in crate::ops) fn tile_product<R: CubeRuntime>(
     x: &CubeTensor<R>,
     weights: &Weights<'_, R>,
-    counts: &[usize],
-    dtype: DType,
-) -> Option<CubeTensor<R>> {
-    let source = Source::new(weights, x.dtype)?;
-    let outputs = source.rows / counts.len().max(1);
-    let launches: Option<Vec<Launch>> = plan(source.encoding, counts, outputs, processors(&x.client))
-        .into_iter()
-        .map(|(heights, table)| choose(x, &source, outputs, heights, table))
-        .collect();
-    let launches = launches?;
-    let shape = Shape::new([x.shape[0], outputs]);
-    let output = empty(x.client.clone(), x.device.clone(), shape, dtype);
-    let grouped = counts.len() > 1 || launches.len() > 1;
-    let launched =
-        launches.into_iter().all(|(tile, table)| launch(x, &source, &output, Tile { grouped, ..tile }, &table));
-    launched.then_some(output)
-}
-
-/// How cubes work on tiles of rows, and these.
-type Launch = (Tile, Vec<u32>);
-
-fn launch<R: CubeRuntime>(
-    x: &CubeTensor<R>,
-    source: &Source<'_, R>,
+    groups: &Groups<'_, R>,
     output: &CubeTensor<R>,
-    tile: Tile,
-    table: &[u32],
-) -> bool {
-    let outputs = output.shape[1];
-    let (row_tiles, output_tiles) = (table.len() / ENTRY, outputs.div_ceil(tile.outputs()));
-    let uploaded = tile.grouped.then(|| upload(&x.client, table));
-    // Something to bind where there is no table.
-    let bound = uploaded.as_ref().unwrap_or(&x.handle);
-    // SAFETY: the tiles name rows of `x`, of the output and of the weight that exist; the kernel takes the last one for those beyond.
-    let launched = unsafe {
-        kernel::tile_product_kernel::launch_unchecked(
-            &x.client,
-            super::cube_count(row_tiles * output_tiles),
-            CubeDim::new_2d(PLANE as u32, (tile.planes * tile.split) as u32),
-            words(x, LINE),
-            words(source.values, LINE),
-            words(source.scales, 1),
-            ArrayArg::from_raw_parts_and_size(bound, table.len(), ENTRY, 4),
-            words(output, OWN * output.dtype.size() / 4),
-            ScalarArg::new(source.columns),
-            ScalarArg::new(outputs),
-            ScalarArg::new(x.shape[0]),
-            ScalarArg::new(row_tiles),
-            ScalarArg::new(output_tiles),
-            tile,
-            output.dtype == DType::F32,
-            x.dtype.into(),
-        )
-    };
-    super::ran("tile product", launched)
+) -> Option<()> {
+    let source = Source::new(weights, x.dtype)?;
+    let (rows, outputs) = (x.shape[0], output.shape[1]);
+    let there = |tiles| groups.most_tiles(rows, tiles) > 0;
+    let plan = plan(source.encoding, &groups.likely(rows), there, outputs, processors(&x.client));
+    let grouped = groups.several() || plan.len() > 1;
+    let launches = plan.into_iter().map(|(tiles, number)| {
+        let tile = choose(x, &source, outputs, tiles.rows() / tile::ROWS, number)?;
+        Some((tiles, Tile { grouped, ..tile }))
+    });
+    let launches: Vec<(RowTiles, Tile)> = launches.collect::<Option<_>>()?;
+    let counts = groups.bind(&x.client);
+    let launched = launches.into_iter().all(|(tiles, tile)| {
+        let (row_tiles, output_tiles) = (groups.most_tiles(rows, tiles), outputs.div_ceil(tile.outputs()));
+        // SAFETY: the tiles name rows of `x`, of the output and of the weight that exist; the kernel takes the last one for those beyond.
+        let launched = unsafe {
+            kernel::tile_product_kernel::launch_unchecked(
+                &x.client,
+                super::cube_count(row_tiles * output_tiles),
+                CubeDim::new_2d(PLANE as u32, (tile.planes * tile.split) as u32),
+                words(x, LINE),
+                words(source.values, LINE),
+                words(source.scales, 1),
+                counts.argument(),
+                words(output, OWN * output.dtype.size() / 4),
+                ScalarArg::new(source.columns),
+                counts.divide([rows, outputs], tiles, [row_tiles, output_tiles]),
+                tile,
+                output.dtype == DType::F32,
+                x.dtype.into(),
+            )
+        };
+        super::ran("tile product", launched)
+    });
+    launched.then_some(())
 }
 
-/// Which heights tiles should have, in units of [`tile::ROWS`], and the tiles of each: where what is left of a group in front of its end fits
-/// a smaller tile, two heights are quicker than one.
-fn plan(encoding: Encoding, counts: &[usize], outputs: usize, processors: usize) -> Vec<(usize, Vec<u32>)> {
+/// Which tiles of rows there should be, and how many if groups have as many rows as `counts` says: where what is left of a group in front of its end
+/// fits a smaller tile, two heights are quicker than one. Only such as may be `there`.
+fn plan(
+    encoding: Encoding,
+    counts: &[usize],
+    there: impl Fn(RowTiles) -> bool,
+    outputs: usize,
+    processors: usize,
+) -> Vec<(RowTiles, usize)> {
     // The time of a tile is that of its rows and something for the weight, which is more for wider values.
     let weight = match encoding {
         Encoding::Q4 => 8,
         Encoding::Q8 => 10,
         Encoding::Half => 24,
     };
-    let heights = [1, 2, 4, 8, 16];
+    let heights = [1, 2, 4, 8, 16].map(|height| height * tile::ROWS);
     let pairs = heights.into_iter().flat_map(|large| heights.into_iter().map(move |small| (large, small)));
     let plans = pairs.filter(|(large, small)| small <= large).map(|(large, small)| {
-        let [full, rest] = row_tiles(counts, outputs, large * tile::ROWS, small * tile::ROWS);
-        let plan =
-            if small == large { vec![(large, [full, rest].concat())] } else { vec![(large, full), (small, rest)] };
-        plan.into_iter().filter(|(_, table)| !table.is_empty()).collect::<Vec<_>>()
+        let two = RowTiles { large, small, rests: false };
+        let plan = if small == large { vec![RowTiles::of(large)] } else { vec![two, RowTiles { rests: true, ..two }] };
+        let plan = plan.into_iter().filter(|tiles| there(*tiles));
+        plan.map(|tiles| (tiles, tiles.number(counts))).collect::<Vec<_>>()
     });
-    let cost = |plan: &[(usize, Vec<u32>)]| {
-        let launch = |(heights, table): &(usize, Vec<u32>)| {
-            let cubes = table.len() / ENTRY * outputs.div_ceil(8 * tile::OUTPUTS);
-            (heights + weight) * cubes.max(processors / 4)
+    let cost = |plan: &[(RowTiles, usize)]| {
+        let launch = |&(tiles, number): &(RowTiles, usize)| {
+            let cubes = number * outputs.div_ceil(8 * tile::OUTPUTS);
+            (tiles.rows() / tile::ROWS + weight) * cubes.max(processors / 4)
         };
         // Launches take turns, and the last cubes of each leave processors without work.
         plan.iter().map(launch).sum::<usize>() * (9 + plan.len())
@@ -149,14 +134,14 @@ fn plan(encoding: Encoding, counts: &[usize], outputs: usize, processors: usize)
     plans.min_by_key(|plan| cost(plan)).unwrap_or_default()
 }
 
-/// How cubes work on these tiles, where device and shapes allow it.
+/// How cubes work on about so many tiles of this height, where device and shapes allow it.
 fn choose<R: CubeRuntime>(
     x: &CubeTensor<R>,
     source: &Source<'_, R>,
     outputs: usize,
     heights: usize,
-    table: Vec<u32>,
-) -> Option<Launch> {
+    number: usize,
+) -> Option<Tile> {
     let dtype = x.dtype;
     let properties = x.client.properties();
     let hardware = &properties.hardware;
@@ -171,7 +156,7 @@ fn choose<R: CubeRuntime>(
         return None;
     }
     let processors = processors(&x.client);
-    let cubes = |planes: usize| table.len() / ENTRY * outputs.div_ceil(planes * tile::OUTPUTS);
+    let cubes = |planes: usize| number * outputs.div_ceil(planes * tile::OUTPUTS);
     let (planes, splits): (usize, &[usize]) = if heights > 4 {
         // Large cubes need less of `x`, small ones fill the last round of cubes better.
         let rounds = cubes(8).div_ceil(processors) * processors;
@@ -184,7 +169,7 @@ fn choose<R: CubeRuntime>(
         (2, &[4, 2, 1])
     };
     let most = if planes == 8 || heights <= 4 { 4 } else { 3 };
-    let tile = splits.iter().find_map(|&split| {
+    splits.iter().find_map(|&split| {
         let steps = (128 / source.encoding.step() / split).max(1);
         let tile = Tile { encoding: source.encoding, heights, planes, split, steps, stages: 2, grouped: true };
         let fits = |stages: &usize| {
@@ -193,41 +178,24 @@ fn choose<R: CubeRuntime>(
         };
         let stages = (2..=most).rev().find(fits)?;
         source.columns.is_multiple_of(tile.depth()).then_some(Tile { stages, ..tile })
-    })?;
-    Some((tile, table))
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ENTRY, Encoding, plan};
+    use super::{Encoding, plan};
 
-    /// Heights and the rows of their tiles.
-    fn planned(counts: &[usize]) -> Vec<(usize, Vec<u32>)> {
-        let rows = |table: Vec<u32>| table.chunks(ENTRY).map(|entry| entry[1]).collect();
-        plan(Encoding::Q4, counts, 5120, 16).into_iter().map(|(heights, table)| (heights, rows(table))).collect()
-    }
-
-    #[test]
-    fn tiles_cover_all_rows_once() {
-        for counts in [&[1usize][..], &[130], &[0, 0], &[140, 0, 117, 128, 300, 1, 7], &[2; 16], &[9, 31, 33]] {
-            let mut seen = vec![0; counts.iter().sum()];
-            for (_, table) in plan(Encoding::Half, counts, 64, 132) {
-                for entry in table.chunks(ENTRY) {
-                    let (first, rows) = (entry[0] as usize, entry[1] as usize);
-                    seen[first..first + rows].iter_mut().for_each(|seen| *seen += 1);
-                    let before: usize = counts[..entry[2] as usize / 64].iter().sum();
-                    assert!(first >= before && first + rows <= before + counts[entry[2] as usize / 64]);
-                }
-            }
-            assert!(seen.iter().all(|seen| *seen == 1), "{counts:?}");
-        }
+    /// Rows of a tile and the number of such tiles.
+    fn planned(counts: &[usize]) -> Vec<(usize, usize)> {
+        let plan = plan(Encoding::Q4, counts, |tiles| tiles.number(counts) > 0, 5120, 16);
+        plan.into_iter().map(|(tiles, number)| (tiles.rows(), number)).collect()
     }
 
     #[test]
     fn what_is_left_of_a_group_gets_smaller_tiles() {
-        assert_eq!(planned(&[2048]), [(16, vec![128; 16])]);
-        assert_eq!(planned(&[2, 0, 5]), [(1, vec![2, 5])]);
-        assert_eq!(planned(&[130, 128, 256]), [(16, vec![128; 4]), (1, vec![2])]);
+        assert_eq!(planned(&[2048]), [(128, 16)]);
+        assert_eq!(planned(&[2, 0, 5]), [(8, 2)]);
+        assert_eq!(planned(&[130, 128, 256]), [(128, 4), (8, 1)]);
         assert_eq!(planned(&[0, 0]), []);
     }
 }

@@ -64,7 +64,7 @@ pub(super) struct Tile {
     pub(super) steps: usize,
     /// Parts of rows of `x` in shared memory: one that is used, the others on their way.
     pub(super) stages: usize,
-    /// Whether there is a table of the tiles of rows; otherwise all rows are of one group.
+    /// Whether rows may be of several groups.
     pub(super) grouped: bool,
 }
 
