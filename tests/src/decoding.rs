@@ -84,15 +84,52 @@ pub fn greedy_steps_go_ahead<B: Backend>() {
     }
 }
 
-/// A decoded token gives the logits that it gives when it is watched, which takes a layer apart: where a backend has kernels for several steps
-/// at once they agree with the steps.
+/// The same of several sequences, some of which end on the way: the others' step goes on, theirs is forgotten.
+pub fn greedy_steps_of_several_go_ahead<B: Backend>() {
+    let model = wide_model::<B>(DType::F32, Quantization::q4());
+    let ahead = model.model().queues_steps(3);
+    assert_eq!(ahead, ops::queues::<B>(), "the steps of this model can be queued");
+    let starts = [5_u32, 60, 41];
+    let alone = |token: u32| -> Vec<u32> {
+        let (mut cache, mut last) = (model.new_cache(1, 16), token);
+        let mut steps = GreedySteps::new();
+        let step = |_| {
+            last = steps.step(&model, &mut cache, &[(0, last)], false).expect("room")[0];
+            last
+        };
+        (0..6).map(step).collect()
+    };
+    let expected = starts.map(alone);
+
+    let mut cache = model.new_cache(3, 16);
+    let mut steps = GreedySteps::new();
+    // Rows that take part in each step.
+    let parts: [&[usize]; 6] = [&[0, 1, 2], &[0, 1, 2], &[0, 2], &[0, 2], &[2], &[2]];
+    for (at, rows) in parts.into_iter().enumerate() {
+        let last: Vec<(usize, u32)> =
+            rows.iter().map(|&row| (row, if at == 0 { starts[row] } else { expected[row][at - 1] })).collect();
+        let next = steps.step(&model, &mut cache, &last, true).expect("room");
+        assert_eq!(next, rows.iter().map(|&row| expected[row][at]).collect::<Vec<_>>(), "step {at}");
+        for row in 0..3 {
+            let taken = parts[..=at].iter().filter(|rows| rows.contains(&row)).count();
+            let under_way = ahead && rows.contains(&row);
+            assert_eq!(cache.len(row), taken + usize::from(under_way), "row {row} behind step {at}");
+        }
+    }
+    steps.cancel(&mut cache).expect("its cache");
+    assert_eq!([0, 1, 2].map(|row| cache.len(row)), [4, 2, 6]);
+}
+
+/// New tokens give the logits that they give when they are watched, which takes a layer apart and has the host sort them by expert: where a backend
+/// has kernels for several steps at once they agree with the steps.
 pub fn decoding_agrees_with_traced_decoding<B: Backend>() {
     for (dtype, rounding) in types::<B>("decoding_agrees_with_traced_decoding") {
         for quantization in [Quantization::q8(), Quantization::q4()] {
             let model = wide_model::<B>(dtype, quantization);
             let (mut cache, mut watched) = (model.new_cache(1, 32), model.new_cache(1, 32));
-            for token in [5_u32, 17, 3, 3, 60, 9, 41] {
-                let batch = TokenBatch::single(&[token], &model.device());
+            // The last ones together.
+            for token in [&[5_u32][..], &[17], &[3], &[3], &[60], &[9], &[41], &[5, 9, 60, 17, 3, 41, 8, 2, 33]] {
+                let batch = TokenBatch::single(token, &model.device());
                 let forward = |cache: &mut KvCache<B>, trace: bool| {
                     let options = ForwardOptions { trace, ..ForwardOptions::default() };
                     model.forward(&batch, cache, &options).expect("room").last_logits
@@ -101,7 +138,7 @@ pub fn decoding_agrees_with_traced_decoding<B: Backend>() {
                 let expected = Tensor::<Reference, 2>::from_data(expected.into_data(), &Default::default());
                 let bound = (1 + model.config().num_hidden_layers) as f64 * ROUNDINGS * rounding;
                 within(&found, &expected, bound)
-                    .unwrap_or_else(|error| panic!("{dtype:?}, {quantization:?}, token {token}: {error}"));
+                    .unwrap_or_else(|error| panic!("{dtype:?}, {quantization:?}, token {token:?}: {error}"));
             }
         }
     }

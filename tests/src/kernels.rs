@@ -4,11 +4,12 @@ use std::cell::Cell;
 use std::fmt::Debug;
 use std::sync::Once;
 
+use burn::module::Param;
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 use llama4::cache::Piece;
-use llama4::ops::{self, HeadSteps, active_kernels};
-use llama4::quant::{PackedData, PackedTensor, Packing};
+use llama4::ops::{self, HeadSteps, RoutedExperts, active_kernels};
+use llama4::quant::{PackedData, PackedTensor, Packing, Weight};
 use tracing::field::Field;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -90,6 +91,12 @@ pub fn kernels_are_what_runs<B: Backend>() {
     let steps = HeadSteps { norm: Some(1e-5), ..HeadSteps::default() };
     assert_eq!(count(|| sum(ops::position_heads(x(3).reshape([3, 4, 16]), &steps).reshape([3, 64]))), 1);
     assert_eq!(count(|| ops::argmax(x(3)).into_data()), 1);
+    let weight = |rows: usize| Weight::Float(Param::from_tensor(random::<B, 3>([3, rows, 128], 8)));
+    let (gate_up, down) = (weight(256), weight(128));
+    let groups = [RoutedExperts { experts: 0..3, gate_up: &gate_up, down: &down }];
+    let [x, logits] = [random::<B, 2>([5, 128], 9), random::<B, 2>([5, 3], 10)];
+    let routed = || ops::routed_experts(&x, &logits, &groups, &x).expect("kernels for whole vectors");
+    assert_eq!(count(|| sum(routed())), 6, "sorting, rows in order, two products with a gate in between, sum");
     let values = random::<B, 1>([4096 * 300], 5);
     let expected: f64 = host(&values).iter().map(|value| f64::from(*value)).sum();
     let found: f64 = host(&ops::partial_sums(values)).iter().map(|sum| f64::from(*sum)).sum();

@@ -73,6 +73,7 @@ macro_rules! suite {
         $crate::suite!($backend, decoding:
             decoding_agrees_with_traced_decoding,
             greedy_steps_go_ahead,
+            greedy_steps_of_several_go_ahead,
             greedy_requests_share_a_session,
         );
     };

@@ -35,9 +35,8 @@ pub(in crate::ops) struct RoutedGroups<'a, R: CubeRuntime> {
 pub(super) struct Counts {
     handle: Handle,
     len: usize,
-    /// The first group that the weight is of, and how many it is of.
-    first: usize,
-    groups: usize,
+    /// The groups that the weight is of.
+    of_weight: Range<usize>,
 }
 
 impl<R: CubeRuntime> Groups<'_, R> {
@@ -78,19 +77,17 @@ impl<R: CubeRuntime> Groups<'_, R> {
         }
     }
 
-    pub(super) fn bind(&self, client: &ComputeClient<R>) -> Counts {
-        match self {
-            Self::Known(counts) => {
+    /// For a kernel; where all rows are of one group it asks for no counts, and gets `instead` to bind.
+    pub(super) fn bind(&self, client: &ComputeClient<R>, grouped: bool, instead: &CubeTensor<R>) -> Counts {
+        let (handle, len, of_weight) = match self {
+            Self::Known(counts) if grouped => {
                 let words: Vec<u32> = counts.iter().map(|&count| count as u32).collect();
-                Counts { handle: upload(client, &words), len: words.len(), first: 0, groups: words.len() }
+                (upload(client, &words), words.len(), 0..words.len())
             }
-            Self::Routed(groups) => Counts {
-                handle: groups.counts.handle.clone(),
-                len: groups.counts.shape[0],
-                first: groups.of_weight.start,
-                groups: groups.of_weight.len(),
-            },
-        }
+            Self::Known(_) => (instead.handle.clone(), 1, 0..1),
+            Self::Routed(groups) => (groups.counts.handle.clone(), groups.counts.shape[0], groups.of_weight.clone()),
+        };
+        Counts { handle, len, of_weight }
     }
 }
 
@@ -110,8 +107,8 @@ impl Counts {
             ScalarArg::new(outputs),
             ScalarArg::new(row_tiles),
             ScalarArg::new(output_tiles),
-            ScalarArg::new(self.first),
-            ScalarArg::new(self.groups),
+            ScalarArg::new(self.of_weight.start),
+            ScalarArg::new(self.of_weight.len()),
         )
     }
 

@@ -69,7 +69,7 @@ pub(in crate::ops) fn staged_product<R: CubeRuntime>(
         return Some(());
     }
     let output_tiles = outputs.div_ceil(tile.outputs);
-    let counts = groups.bind(&x.client);
+    let counts = groups.bind(&x.client, tile.grouped, x);
     // SAFETY: the tiles name rows of `x`, of the output and of the weight that exist; the kernel takes the last one for those beyond.
     let launched = unsafe {
         kernel::staged_product_kernel::launch_unchecked(

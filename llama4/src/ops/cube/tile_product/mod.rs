@@ -74,7 +74,7 @@ pub(in crate::ops) fn tile_product<R: CubeRuntime>(
         Some((tiles, Tile { grouped, ..tile }))
     });
     let launches: Vec<(RowTiles, Tile)> = launches.collect::<Option<_>>()?;
-    let counts = groups.bind(&x.client);
+    let counts = groups.bind(&x.client, grouped, x);
     let launched = launches.into_iter().all(|(tiles, tile)| {
         let (row_tiles, output_tiles) = (groups.most_tiles(rows, tiles), outputs.div_ceil(tile.outputs()));
         // SAFETY: the tiles name rows of `x`, of the output and of the weight that exist; the kernel takes the last one for those beyond.
