@@ -11,8 +11,14 @@ use super::row_tiles::Groups;
 use super::staged_product::staged_product;
 use super::tile_product::tile_product;
 
-/// Rows of `x` up to which [`row_product`] is quicker: as many as it takes at once.
+/// Rows of `x` up to which [`row_product`] is quicker than [`staged_product`]: as many as it takes at once.
 const FEW: usize = 8;
+
+/// The same of [`tile_product`], which takes about as long for eight rows as for one.
+const FEW_FOR_TILES: usize = 4;
+
+/// A kernel that writes the product of rows and weights to an output.
+type Product<R> = fn(&CubeTensor<R>, &Weights<'_, R>, &Groups<'_, R>, &CubeTensor<R>) -> Option<()>;
 
 /// `y = x W[g]ᵀ` for the rows of each group `g`, by the kernel for so many rows: accumulated in `f32`, of type `dtype`, which is that of `x` or
 /// `F32`.
@@ -28,11 +34,12 @@ pub(in crate::ops) fn grouped_product<R: CubeRuntime>(
     if !fits(x, weights) {
         return None;
     }
-    let tiles = || {
+    let by = |product: Product<R>| {
         let outputs = weights.rows()? / counts.len().max(1);
         let output = empty(x.client.clone(), x.device.clone(), Shape::new([x.shape[0], outputs]), dtype);
-        tiled_product(x, weights, &Groups::Known(counts), &output).map(|()| output)
+        product(x, weights, &Groups::Known(counts), &output).map(|()| output)
     };
+    let (tiles, cores) = (|| by(tiled_product), || by(tile_product));
     // These give what they take.
     let rows = || match x.dtype == dtype {
         true => row_product(x, weights, counts),
@@ -40,8 +47,12 @@ pub(in crate::ops) fn grouped_product<R: CubeRuntime>(
         false => None,
     };
     // One launch for all groups is quicker than one for each.
-    let few = x.shape[0] <= FEW && counts.iter().filter(|&&count| count > 0).count() <= 1;
-    if few { rows().or_else(tiles) } else { tiles().or_else(rows) }
+    let alone = counts.iter().filter(|&&count| count > 0).count() <= 1;
+    match x.shape[0] {
+        few if alone && few <= FEW_FOR_TILES => rows().or_else(tiles),
+        few if alone && few <= FEW => cores().or_else(rows).or_else(tiles),
+        _ => tiles().or_else(rows),
+    }
 }
 
 /// The same to `output`, by the kernels that know of tiles, which need not be told how many rows a group has. `None` where none of them can do it.
