@@ -20,7 +20,7 @@ pub struct RoutedExperts<'a, B: Backend> {
 /// The shared expert's output plus that of the routed expert that each token goes to, `shared + Expert_e(s · x)`, without a word of the host:
 /// which tokens an expert has is known to the device alone.
 ///
-/// `None` where tokens have to be sorted on the host. [`Experts::forward`](crate::nn::Experts::forward) does that, and is the definition.
+/// `None` where tokens have to be sorted on the host. [`Experts::forward`](crate::nn::moe::Experts::forward) does that, and is the definition.
 ///
 /// # Shapes
 /// - x: `[tokens, hidden]`

@@ -171,6 +171,7 @@ fn routed_experts_on<B: Backend, R: CubeRuntime>(
 }
 
 /// A weight on this runtime.
+#[allow(clippy::large_enum_variant, reason = "a few for each call")]
 enum Held<R: CubeRuntime> {
     Float(CubeTensor<R>),
     Packed(PackedRows<R>),
