@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor};
 use llama4::Llama4ForCausalLM;
 use llama4::cache::KvCache;
 use llama4::error::CacheError;
@@ -27,10 +28,16 @@ pub(super) fn prefill<B: Backend>(
         Ok(())
     };
     let work = |cache: &mut KvCache<B>| {
+        // The next piece is under way when one has ended, as in a session.
+        let mut under_way: Option<Tensor<B, 2, Int>> = None;
         for piece in prompt.chunks(prefill_piece::<B>()) {
             interrupt::check()?;
-            step(model, cache, piece)?;
+            under_way = Some(match under_way {
+                Some(last) => ops::read_ids_during(&last, || step(model, cache, piece)).1?,
+                None => step(model, cache, piece)?,
+            });
         }
+        under_way.map(Tensor::into_data);
         Ok(())
     };
     budget.measure(&mut cache, reset, work, after)
@@ -79,10 +86,9 @@ fn spread<B: Backend>(at: usize, model: &Llama4ForCausalLM<B>) -> u32 {
     (at as u32).wrapping_mul(2_654_435_761) % model.config().vocab_size as u32
 }
 
-/// New tokens of a sequence; the most likely next one is read back.
-fn step<B: Backend>(model: &Llama4ForCausalLM<B>, cache: &mut KvCache<B>, tokens: &[u32]) -> Result<()> {
+/// New tokens of a sequence: the most likely next one.
+fn step<B: Backend>(model: &Llama4ForCausalLM<B>, cache: &mut KvCache<B>, tokens: &[u32]) -> Result<Tensor<B, 2, Int>> {
     let batch = TokenBatch::single(tokens, &model.device());
     let output = model.forward(&batch, cache, &ForwardOptions::default())?;
-    ops::argmax(output.last_logits).into_data();
-    Ok(())
+    Ok(ops::argmax(output.last_logits))
 }

@@ -2,8 +2,8 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor};
 
 use super::sequence::{Outcome, Sequence};
 use super::{Event, FinishReason, Generation, GreedySteps, Request, Sampled, Timings};
@@ -217,6 +217,8 @@ impl<'a, B: Backend> Session<'a, B> {
             each.timings.prefill_tokens = each.sequence.prompt().len() - cached;
         }
         let mut tokens: Vec<Option<Sampled>> = fresh.iter().map(|_| None).collect();
+        // What the last piece ends with. A device is never given more than one piece ahead, so that progress is that of the work.
+        let mut under_way: Option<Tensor<B, 2, Int>> = None;
         while flow.is_continue() && tokens.iter().any(Option::is_none) {
             let mut room = self.prefill_piece;
             let mut piece = Vec::new();
@@ -229,7 +231,11 @@ impl<'a, B: Backend> Session<'a, B> {
                     piece.push((index, each.row, prompt[begin..end].to_vec()));
                 }
             }
-            let logits = self.forward(piece.iter().map(|(_, row, ids)| (*row, ids.clone())).collect())?;
+            let mut forward = || self.forward(piece.iter().map(|(_, row, ids)| (*row, ids.clone())).collect());
+            let logits = match under_way.take() {
+                Some(last) => crate::ops::read_ids_during(&last, forward).1?,
+                None => forward()?,
+            };
             let mut complete = Vec::new();
             for (place, (index, row, _)) in piece.iter().enumerate() {
                 let each = &fresh[*index];
@@ -250,6 +256,7 @@ impl<'a, B: Backend> Session<'a, B> {
                 tokens[*index] = Some(token);
                 fresh[*index].timings.prefill = start.elapsed();
             }
+            under_way = tokens.iter().any(Option::is_none).then(|| crate::ops::argmax(logits));
         }
         Ok((fresh, tokens))
     }

@@ -50,17 +50,36 @@ pub struct RotaryTable<B: Backend> {
     sin: Tensor<B, 3>,
 }
 
+/// Positions whose angles are told from that of the first of them, where there are many.
+const NEIGHBOURS: usize = 64;
+
+/// Sine and cosine of every pair's angle at a position.
+fn angles(frequencies: &[f64], position: usize) -> impl Iterator<Item = (f64, f64)> {
+    frequencies.iter().map(move |frequency| (position as f64 * frequency).sin_cos())
+}
+
 impl<B: Backend> RotaryTable<B> {
     /// The table for `positions`, given the model's [`inverse_frequencies`].
     pub fn new(frequencies: &[f64], positions: &[usize], device: &B::Device) -> Self {
-        let (mut cos, mut sin) = (Vec::new(), Vec::new());
-        cos.reserve(positions.len() * frequencies.len());
-        sin.reserve(positions.len() * frequencies.len());
-        for &position in positions {
-            for &frequency in frequencies {
-                let (s, c) = (position as f64 * frequency).sin_cos();
-                cos.push(c as f32);
-                sin.push(s as f32);
+        let count = positions.len() * frequencies.len();
+        let (mut cos, mut sin) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let mut push = |(s, c): (f64, f64)| {
+            cos.push(c as f32);
+            sin.push(s as f32);
+        };
+        if positions.len() < 2 * NEIGHBOURS {
+            positions.iter().for_each(|&position| angles(frequencies, position).for_each(&mut push));
+        } else {
+            // An angle is that of the first of some neighbours and the way from there: one product of complex numbers in place of two functions.
+            let ways: Vec<Vec<(f64, f64)>> = (0..NEIGHBOURS).map(|way| angles(frequencies, way).collect()).collect();
+            let (mut first, mut start) = (None, Vec::new());
+            for &position in positions {
+                let way = position % NEIGHBOURS;
+                if first != Some(position - way) {
+                    first = Some(position - way);
+                    start = angles(frequencies, position - way).collect();
+                }
+                start.iter().zip(&ways[way]).map(|((s, c), (t, d))| (s * d + c * t, c * d - s * t)).for_each(&mut push);
             }
         }
         let shape = [positions.len(), 1, frequencies.len()];
@@ -82,4 +101,31 @@ impl<B: Backend> RotaryTable<B> {
 /// - output: same as `x`
 pub fn rotate<B: Backend>(x: Tensor<B, 3>, table: &RotaryTable<B>) -> Tensor<B, 3> {
     ops::rotate(x, table.cos.clone(), table.sin.clone())
+}
+
+#[cfg(all(test, feature = "ndarray"))]
+mod tests {
+    use burn_ndarray::NdArray;
+
+    use super::*;
+
+    #[test]
+    fn many_positions_have_the_angles_of_each_alone() {
+        let frequencies = inverse_frequencies(&Llama4Config::scout());
+        // Two sequences, one far away, neither from a multiple of the neighbours on.
+        let positions: Vec<usize> = (7..300).chain(9_999_000..9_999_500).collect();
+        let host = |table: &RotaryTable<NdArray>| {
+            let values = |tensor: &Tensor<NdArray, 3>| tensor.to_data().into_vec::<f32>().unwrap();
+            [values(&table.cos), values(&table.sin)]
+        };
+        let [cos, sin] = host(&RotaryTable::new(&frequencies, &positions, &Default::default()));
+        for (at, &position) in positions.iter().enumerate() {
+            let alone = host(&RotaryTable::new(&frequencies, &[position], &Default::default()));
+            let found = [&cos, &sin].map(|values| &values[at * frequencies.len()..][..frequencies.len()]);
+            for (found, alone) in found.into_iter().zip(&alone) {
+                let close = found.iter().zip(alone).all(|(found, alone)| (found - alone).abs() <= f32::EPSILON);
+                assert!(close, "position {position}: {found:?} for {alone:?}");
+            }
+        }
+    }
 }
