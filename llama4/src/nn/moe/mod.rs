@@ -76,7 +76,9 @@ impl<B: Backend> Moe<B> {
 
     /// The layer's output alone, for which a device need not tell the host what the router chose.
     pub(in crate::nn) fn output(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        if self.every_expert || !self.router.chooses_one() || !ops::queues::<B>() {
+        // A token alone is quicker in the product of one row, for which the host has to know its expert.
+        let alone = x.dims()[0] == 1;
+        if alone || self.every_expert || !self.router.chooses_one() || !ops::queues::<B>() {
             return self.forward(x).0;
         }
         let logits = self.router.logits(x.clone());
