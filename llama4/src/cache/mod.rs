@@ -23,6 +23,8 @@ use crate::nn::SequenceTokens;
 pub struct KvCache<B: Backend> {
     layers: Vec<LayerCache<B>>,
     lengths: Vec<usize>,
+    /// Of each sequence, where the chunk begins that chunked layers hold: that of the token written last, whatever was cut away since.
+    chunk_held: Vec<usize>,
     capacity: usize,
     chunk: Option<usize>,
 }
@@ -49,7 +51,7 @@ impl<B: Backend> KvCache<B> {
             })
             .collect();
         let chunk = (0..config.num_hidden_layers).find_map(|layer| config.chunk_size(layer));
-        Self { layers, lengths: vec![0; rows], capacity, chunk }
+        Self { layers, lengths: vec![0; rows], chunk_held: vec![0; rows], capacity, chunk }
     }
 
     /// Number of sequences.
@@ -107,7 +109,7 @@ impl<B: Backend> KvCache<B> {
             return Err(CacheError::Full { row: 0, wanted: length, capacity: self.capacity });
         }
         self.layers.iter_mut().for_each(LayerCache::fill_for_benchmark);
-        self.lengths.fill(length);
+        (0..self.rows()).for_each(|row| self.written(row, length));
         Ok(())
     }
 
@@ -135,14 +137,20 @@ impl<B: Backend> KvCache<B> {
             return Err(CacheError::Ahead { row, held, wanted: length });
         }
         if let Some(chunk) = self.chunk {
-            // A token at `length` sees its chunk only; a later chunk has overwritten it from slot 0 on.
+            // A token at `length` sees its chunk only; another one has overwritten it from slot 0 on, even if that was cut away since.
             let begin = length - length % chunk;
-            if length > begin && held > begin + chunk {
+            if length > begin && self.chunk_held[row] != begin {
                 return Err(CacheError::Evicted { row, wanted: length, resume_at: begin });
             }
         }
         self.lengths[row] = length;
         Ok(())
+    }
+
+    /// Sequence `row` holds `length` tokens, the last of which was written last.
+    fn written(&mut self, row: usize, length: usize) {
+        self.lengths[row] = length;
+        self.chunk_held[row] = self.chunk.map_or(0, |chunk| length.saturating_sub(1) / chunk * chunk);
     }
 
     /// Where new tokens of `sequences` will stand; nothing changes yet.
@@ -177,7 +185,7 @@ impl<B: Backend> KvCache<B> {
     /// Count the tokens of `spans` as held, once every layer has written them.
     pub(crate) fn advance(&mut self, spans: &[Span]) {
         for span in spans {
-            self.lengths[span.row] = span.past + span.len;
+            self.written(span.row, span.past + span.len);
         }
     }
 

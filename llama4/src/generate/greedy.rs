@@ -12,7 +12,7 @@ use crate::ops;
 /// It is chosen on the device, which can so go on with it before the host has read it: a step is queued behind the last one, and what the host does
 /// with a token meanwhile costs no time. Where the token turns out to be the last, the step was for nothing, and the cache is cut back.
 ///
-/// All steps are of one model and one cache.
+/// All steps are of one model and one cache. While a step is under way the cache is changed by nobody else: [`cancel`](Self::cancel) it first.
 #[derive(Debug, Default)]
 pub struct GreedySteps<B: Backend> {
     queued: Option<Queued<B>>,
@@ -57,6 +57,10 @@ impl<B: Backend> GreedySteps<B> {
         last: &[(usize, u32)],
         again: bool,
     ) -> Result<Vec<u32>, CacheError> {
+        if last.is_empty() {
+            self.cancel(cache)?;
+            return Ok(Vec::new());
+        }
         let places = self.queued.as_ref().and_then(|queued| queued.places(last));
         let logits = match self.queued.take_if(|_| places.is_some()).zip(places) {
             Some((queued, places)) => queued.take(&places, cache)?,

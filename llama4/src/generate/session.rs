@@ -217,7 +217,7 @@ impl<'a, B: Backend> Session<'a, B> {
             each.timings.prefill_tokens = each.sequence.prompt().len() - cached;
         }
         let mut tokens: Vec<Option<Sampled>> = fresh.iter().map(|_| None).collect();
-        // What the last piece ends with. A device is never given more than one piece ahead, so that progress is that of the work.
+        // What the last piece ends with. A device is never given more than one piece ahead: progress that is told is that of the work, but for a piece.
         let mut under_way: Option<Tensor<B, 2, Int>> = None;
         while flow.is_continue() && tokens.iter().any(Option::is_none) {
             let mut room = self.prefill_piece;

@@ -109,7 +109,8 @@ impl<B: Backend> Llama4Model<B> {
         self.norm.forward(hidden)
     }
 
-    /// Whether a step of so many sequences goes through all layers without a word from the device: that a caller can queue another one behind it.
+    /// Whether a step of so many sequences should go through all layers without a word from the device, so that a caller gains by queueing another
+    /// one behind it. Of several it is presumed: where there is no kernel for their experts, a queued step waits for the device.
     pub fn queues_steps(&self, sequences: usize) -> bool {
         let queues = |layer: &DecoderLayer<B>| if sequences == 1 { layer.fuses() } else { layer.chooses_one() };
         ops::queues::<B>() && self.layers.iter().all(queues)

@@ -24,8 +24,9 @@ pub struct RoutedExperts<'a, B: Backend> {
 ///
 /// # Shapes
 /// - x: `[tokens, hidden]`
-/// - logits: the router's, `F32`, `[tokens, experts]`. The highest chooses `e`, of equal ones the first; its sigmoid is `s`.
-/// - groups: all experts, in order
+/// - logits: the router's, `F32`, `[tokens, experts]`. The highest chooses `e`, of equal ones the first; its sigmoid is `s`. One that
+///   is no number is passed over, which the definition takes for the highest
+/// - groups: all experts, in order; `None` where some are missing or named twice
 /// - shared: `[tokens, hidden]`, of the type that sums have
 /// - output: as `shared`
 pub fn routed_experts<B: Backend>(

@@ -37,7 +37,15 @@ pub(in crate::ops) fn routed_experts<R: CubeRuntime>(
     shared: &CubeTensor<R>,
 ) -> Option<CubeTensor<R>> {
     let (rows, hidden) = (x.shape[0], x.shape[1]);
-    if shared.shape != x.shape || groups.last().map(|group| group.experts.end) != Some(logits.shape[1]) {
+    // Kernels are not checked: each row has logits, and each expert is in one group, in order.
+    let ends = groups.iter().try_fold(0, |end, group| {
+        (group.experts.start == end && !group.experts.is_empty()).then_some(group.experts.end)
+    });
+    if shared.shape != x.shape
+        || ![x.dtype, DType::F32].contains(&shared.dtype)
+        || logits.shape[0] != rows
+        || ends != Some(logits.shape[1])
+    {
         return None;
     }
     let fresh = |width, dtype| empty(x.client.clone(), x.device.clone(), Shape::new([rows, width]), dtype);

@@ -137,7 +137,7 @@ impl<R: CubeRuntime> Bench<R> {
         for (rows, groups) in [(1, 1), (3, 5), (600, 16), (257, 128)] {
             let mut logits = values(rows * groups, DType::F32, 9);
             // Values are few, so that many are equal.
-            logits.iter_mut().for_each(|logit| *logit = (*logit * 4.0).round());
+            logits.iter_mut().for_each(|logit| *logit = (*logit * 4.0).round() + 0.0);
             logits.iter_mut().step_by(7).for_each(|logit| *logit = f64::NEG_INFINITY);
             let sorted = sort(&self.put(&logits, [rows, groups], DType::F32)).expect("a kernel");
             let highest = |row: &[f64]| (0..groups).rev().max_by(|&a, &b| row[a].total_cmp(&row[b])).expect("a group");
