@@ -14,11 +14,9 @@ use crate::nn::{ForwardOptions, TokenBatch};
 use crate::ops;
 use crate::text::Tokenizer;
 
-/// Prompt tokens that go through the model at once, unless set otherwise. Between pieces a callback can stop the run.
-///
-/// Longer on a GPU, which takes more time to read the experts than to multiply few rows by them: of 2048 tokens, each of Scout's 16 gets about 128.
+/// Prompt tokens that go through the model at once, unless set otherwise: [`ops::rows_at_once`]. Between pieces a callback can stop the run.
 pub fn prefill_piece<B: Backend>() -> usize {
-    if ops::queues::<B>() { 2048 } else { 512 }
+    ops::rows_at_once::<B>()
 }
 
 /// A model with its memory: generates continuations, several at once.

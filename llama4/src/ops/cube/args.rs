@@ -36,7 +36,7 @@ pub(super) fn may_begin_at<R: CubeRuntime>(client: &ComputeClient<R>, bytes: usi
 }
 
 /// Whether a runtime is that of wgpu.
-pub(super) fn is_wgpu<R: CubeRuntime>() -> bool {
+pub(in crate::ops) fn is_wgpu<R: CubeRuntime>() -> bool {
     #[cfg(feature = "wgpu")]
     return TypeId::of::<R>() == TypeId::of::<cubecl::wgpu::WgpuRuntime>();
     #[cfg(not(feature = "wgpu"))]

@@ -32,6 +32,7 @@ use burn_cubecl::tensor::CubeTensor;
 use crate::quant::Packing;
 
 pub(super) use argmax::argmax;
+pub(super) use args::is_wgpu;
 pub(super) use block_attention::{cached_attention, fresh_attention};
 pub(super) use decode_attention::{Heads, Places, decode_attention};
 pub(super) use door::{Door, float, int, is_cube, is_fused, owned, strided, wrap, wrap_int};

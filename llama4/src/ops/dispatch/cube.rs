@@ -395,6 +395,15 @@ fn queues_on<B: Backend, R: CubeRuntime>() -> Option<()> {
     cube::is_cube::<R, B::FloatTensorPrimitive>().then_some(())
 }
 
+pub(super) fn rows_at_once<B: Backend>() -> Option<usize> {
+    on_runtimes!(rows_at_once_on::<B>())
+}
+
+fn rows_at_once_on<B: Backend, R: CubeRuntime>() -> Option<usize> {
+    let rows = if cube::is_wgpu::<R>() { 2048 } else { 4096 };
+    cube::is_cube::<R, B::FloatTensorPrimitive>().then_some(rows)
+}
+
 /// CUDA begins with each operation when it is queued; wgpu collects them.
 pub(super) fn submit<B: Backend>(device: &B::Device) {
     #[cfg(feature = "wgpu")]

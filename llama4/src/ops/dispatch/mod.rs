@@ -312,6 +312,16 @@ pub(super) fn queues<B: Backend>() -> bool {
     }
 }
 
+pub(super) fn rows_at_once<B: Backend>() -> Option<usize> {
+    #[cfg(feature = "cube")]
+    return cube::rows_at_once::<B>();
+    #[cfg(not(feature = "cube"))]
+    {
+        let _ = std::marker::PhantomData::<B>;
+        None
+    }
+}
+
 pub(super) fn submit<B: Backend>(device: &B::Device) {
     #[cfg(feature = "cube")]
     cube::submit::<B>(device);

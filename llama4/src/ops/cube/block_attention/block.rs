@@ -10,8 +10,8 @@ pub(super) const CHUNK: usize = 8;
 /// Queries of a plane.
 pub(super) const QUERIES: usize = 16;
 
-/// Keys of a step.
-pub(super) const KEYS: usize = 64;
+/// Keys of a step. With twice as many, units have so many registers that a multiprocessor has room for two cubes in place of three.
+pub(super) const KEYS: usize = 32;
 
 /// How a cube works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -3,7 +3,7 @@ use cubecl::cmma::MatrixIdent;
 use cubecl::prelude::barrier::{Barrier, copy_async};
 use cubecl::prelude::*;
 
-use super::block::{Block, CHUNK, KEYS, LINE, QUERIES, placed_key, placed_value};
+use super::block::{Block, CHUNK, KEYS, LINE, PLANE, QUERIES, placed_key, placed_value};
 use super::softmax::Softmax;
 use super::table::Place;
 
@@ -30,7 +30,8 @@ pub(super) fn block_attention_kernel<X: Float>(
     if CUBE_POS >= blocks * heads {
         terminate!();
     }
-    let (lane, plane) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
+    // The remainder tells the compiler which bits there are, so that what a unit reads of shared memory lies where an instruction can add it.
+    let (lane, plane) = (UNIT_POS_X as usize % PLANE, UNIT_POS_Y as usize);
     let (row, quarter) = (lane / 4, lane % 4);
     let head = CUBE_POS % heads;
     let place = Place::read(table, CUBE_POS / heads);
@@ -45,26 +46,16 @@ pub(super) fn block_attention_kernel<X: Float>(
         arrived.push(Barrier::shared(CUBE_DIM, UNIT_POS == 0));
     }
     let steps = (seen + comptime!(KEYS - 1)) / KEYS;
+    let fetch = Fetch::new(first_key, key_stride, seen, block);
     #[unroll]
     for s in 0..comptime!(block.stages - 1) {
         if s < steps {
-            fetch::<X>(
-                keys,
-                values,
-                &mut shared_keys,
-                &mut shared_values,
-                &arrived,
-                first_key,
-                key_stride,
-                seen,
-                s,
-                s.runtime(),
-                block,
-            );
+            fetch.step::<X>(keys, values, &mut shared_keys, &mut shared_values, &arrived, s, s.runtime(), block);
         }
     }
 
-    let first_query = plane * QUERIES;
+    // By way of another unit, so that the compiler keeps it: it would read the plane's number, which is slow, in every step.
+    let first_query = plane_broadcast(plane * QUERIES, 0u32);
     let fragments = query_fragments::<X>(queries, &place, first_query + row, quarter, heads, head, block);
     let mut softmax = Softmax::new();
     let pairs = comptime!(2 * block.width());
@@ -87,19 +78,8 @@ pub(super) fn block_attention_kernel<X: Float>(
         sync_cube();
         let ahead = step + comptime!(block.stages - 1);
         if ahead < steps {
-            fetch::<X>(
-                keys,
-                values,
-                &mut shared_keys,
-                &mut shared_values,
-                &arrived,
-                first_key,
-                key_stride,
-                seen,
-                ahead,
-                ahead % block.stages,
-                block,
-            );
+            let place = ahead % block.stages;
+            fetch.step::<X>(keys, values, &mut shared_keys, &mut shared_values, &arrived, ahead, place, block);
         }
         // Whether the plane's last query sees any of these keys.
         let first = step * KEYS;
@@ -161,8 +141,8 @@ fn query_fragments<X: Float>(
     let upper = ((place.query + select(row < last, row, last)) * heads + head) * comptime!(block.width()) + quarter;
     let lower = row + comptime!(QUERIES / 2);
     let lower = ((place.query + select(lower < last, lower, last)) * heads + head) * comptime!(block.width()) + quarter;
-    // A zero that the compiler does not know, or it would gather the same fragment anew for every product.
-    let zero = UNIT_POS_Z;
+    // Each word is the unit's own, by way of an exchange, so that the compiler keeps it: it would gather the fragments anew in every step.
+    let own = UNIT_POS_PLANE;
     let mut fragments = Sequence::<Array<Line<X>>>::new();
     #[unroll]
     for four in 0..comptime!(block.width() / 4) {
@@ -172,8 +152,9 @@ fn query_fragments<X: Float>(
             let mut fragment = Array::<Line<X>>::lined(4usize, 2usize);
             #[unroll]
             for pair in 0..2usize {
-                fragment[comptime!(2 * pair)] = Line::<X>::reinterpret(upper[comptime!(2 * half + pair)] ^ zero);
-                fragment[comptime!(2 * pair + 1)] = Line::<X>::reinterpret(lower[comptime!(2 * half + pair)] ^ zero);
+                let (above, below) = (upper[comptime!(2 * half + pair)], lower[comptime!(2 * half + pair)]);
+                fragment[comptime!(2 * pair)] = Line::<X>::reinterpret(plane_shuffle(above, own));
+                fragment[comptime!(2 * pair + 1)] = Line::<X>::reinterpret(plane_shuffle(below, own));
             }
             fragments.push(fragment);
         }
@@ -197,9 +178,11 @@ fn score<X: Float>(
     for i in 0..comptime!(KEYS / 4) {
         scores[i] = Line::empty(2usize).fill(0.0);
     }
+    // Keys and steps begin at powers of two, so what places the other vectors turns bits of the first.
+    let first = start + row * comptime!(block.width()) + placed_key(row, quarter);
     #[unroll]
     for four in 0..comptime!(block.width() / 4) {
-        let at = start + row * comptime!(block.width()) + placed_key(row, comptime!(4 * four) + quarter);
+        let at = first ^ comptime!(4 * four);
         #[unroll]
         for j in 0..comptime!(KEYS / 8) {
             let values = keys[at + comptime!(8 * j * block.width())];
@@ -233,6 +216,7 @@ fn add_values<X: Float>(
     let definition = cmma::MmaDefinition::<X, X, f32>::new(16usize, 8usize, 16usize);
     // Of four matrices of eight keys and eight values, two below each other and two beside them, the row that this unit names.
     let key = lane % 16;
+    let first = start + key * comptime!(block.width()) + placed_value(key, lane / 16);
     #[unroll]
     for sixteen in 0..comptime!(KEYS / 16) {
         let mut a = Array::<Line<X>>::lined(4usize, 2usize);
@@ -242,8 +226,7 @@ fn add_values<X: Float>(
         }
         #[unroll]
         for pair in 0..comptime!(block.width() / 2) {
-            let line = placed_value(key, comptime!(2 * pair) + lane / 16);
-            let at = start + (comptime!(16 * sixteen) + key) * comptime!(block.width()) + line;
+            let at = (first ^ comptime!(2 * pair)) + comptime!(16 * sixteen * block.width());
             let matrices = definition.load_matrix::<X>(&values.slice(at, at + 1), MatrixIdent::B, 4usize, true);
             #[unroll]
             for side in 0..2usize {
@@ -262,39 +245,67 @@ fn add_values<X: Float>(
     }
 }
 
-/// Have the keys and values of a step brought to shared memory; beyond the last they are the last.
-#[cube]
-#[allow(clippy::too_many_arguments, reason = "of a kernel")]
-fn fetch<X: Float>(
-    keys: &Array<Line<u32>>,
-    values: &Array<Line<X>>,
-    shared_keys: &mut SharedMemory<Line<u32>>,
-    shared_values: &mut SharedMemory<Line<X>>,
-    arrived: &Sequence<Shared<Barrier>>,
-    first_key: usize,
+/// What a unit brings to shared memory: of some keys of each step, and of their values, one vector each.
+#[derive(CubeType)]
+struct Fetch {
+    /// Where the first key of all has it.
+    source: usize,
+    /// The first of its keys.
+    key: usize,
     key_stride: usize,
-    seen: usize,
-    step: usize,
-    slot: usize,
-    #[comptime] block: Block,
-) {
-    let width = comptime!(block.width());
-    #[unroll]
-    for i in 0..comptime!(block.stage_lines() / block.units()) {
-        let at = UNIT_POS as usize + comptime!(i * block.units());
-        let (key, line) = (at / width, at % width);
-        let number = step * KEYS + key;
-        let source = first_key + select(number < seen, number, seen - 1) * key_stride + line;
-        let place = slot * block.stage_lines() + key * width;
-        let (at, to) = (place + placed_key(key, line), place + placed_value(key, line));
-        copy_async(&keys.slice(source, source + 1), &mut shared_keys.slice_mut(at, at + 1), 4u32);
-        copy_async(&values.slice(source, source + 1), &mut shared_values.slice_mut(to, to + 1), 8u32);
+    /// The last key there is.
+    last: usize,
+    to_key: usize,
+    to_value: usize,
+}
+
+#[cube]
+impl Fetch {
+    fn new(first_key: usize, key_stride: usize, seen: usize, #[comptime] block: Block) -> Fetch {
+        let width = comptime!(block.width());
+        let (key, line) = (UNIT_POS as usize / width, UNIT_POS as usize % width);
+        Fetch {
+            source: first_key + line,
+            key,
+            key_stride,
+            last: seen - 1,
+            to_key: key * width + placed_key(key, line),
+            to_value: key * width + placed_value(key, line),
+        }
     }
-    #[unroll]
-    for s in 0..block.stages {
-        if slot == s {
-            arrived[s].commit_copy_async();
-            arrived[s].arrive();
+
+    /// Have the keys and values of a step brought to their places; beyond the last they are the last.
+    #[allow(clippy::too_many_arguments, reason = "of a kernel")]
+    fn step<X: Float>(
+        &self,
+        keys: &Array<Line<u32>>,
+        values: &Array<Line<X>>,
+        shared_keys: &mut SharedMemory<Line<u32>>,
+        shared_values: &mut SharedMemory<Line<X>>,
+        arrived: &Sequence<Shared<Barrier>>,
+        step: usize,
+        slot: usize,
+        #[comptime] block: Block,
+    ) {
+        let first = step * KEYS + self.key;
+        let (to_key, to_value) = (slot * block.stage_lines() + self.to_key, slot * block.stage_lines() + self.to_value);
+        #[unroll]
+        for i in 0..comptime!(block.stage_lines() / block.units()) {
+            // What lies between keys of a unit is a power of two above the number of the first, so it turns the bits that place them.
+            let between = comptime!(i * block.units() / block.width());
+            let number = first + between;
+            let source = self.source + min(number, self.last) * self.key_stride;
+            let at = (to_key ^ comptime!(between % 2 * 4)) + comptime!(i * block.units());
+            let to = (to_value ^ comptime!(between % 8)) + comptime!(i * block.units());
+            copy_async(&keys.slice(source, source + 1), &mut shared_keys.slice_mut(at, at + 1), 4u32);
+            copy_async(&values.slice(source, source + 1), &mut shared_values.slice_mut(to, to + 1), 8u32);
+        }
+        #[unroll]
+        for s in 0..block.stages {
+            if slot == s {
+                arrived[s].commit_copy_async();
+                arrived[s].arrive();
+            }
         }
     }
 }

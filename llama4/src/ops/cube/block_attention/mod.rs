@@ -1,7 +1,7 @@
 //! Causal attention of many queries, block of queries by block of queries: no score is ever in memory.
 //!
 //! On tensor cores no score leaves the registers: a plane has sixteen queries of one head, their results and their softmax so far, and goes
-//! through the keys they see, 64 at a time; the planes of a cube share keys and values in shared memory. Where there are no such cores, [`units`]
+//! through the keys they see, some at a time; the planes of a cube share keys and values in shared memory. Where there are no such cores, [`units`]
 //! multiply.
 
 mod block;
@@ -135,7 +135,7 @@ fn launch<R: CubeRuntime>(work: &Work<'_, R>, block: Block, table: ArrayArg<'_, 
             array(work.values, CHUNK),
             table,
             array(work.output, 2),
-            ScalarArg::new(work.scale as f32),
+            ScalarArg::new((work.scale * std::f64::consts::LOG2_E) as f32),
             ScalarArg::new(heads),
             ScalarArg::new(work.group),
             ScalarArg::new(work.key_stride),
@@ -165,14 +165,9 @@ fn choose<R: CubeRuntime>(queries: &CubeTensor<R>, layout: &Layout, pieces: &[Pi
     if !fits {
         return None;
     }
-    let cubes: usize = queries.shape[1] * pieces.iter().map(|piece| piece.len.div_ceil(8 * QUERIES)).sum::<usize>();
-    let planes = match pieces.iter().map(|piece| piece.len).max()? {
-        0..=16 => 1,
-        17..=64 => 4,
-        _ if cubes < 2 * super::processors(&queries.client) => 4,
-        _ => 8,
-    };
-    [3, 2].into_iter().find_map(|stages| {
+    // Cubes of more planes need less of keys and values, but planes of one cube wait for each other.
+    let planes = if pieces.iter().all(|piece| piece.len <= QUERIES) { 1 } else { 4 };
+    [4, 3, 2].into_iter().find_map(|stages| {
         let block = Block { head_dim: layout.head_dim, planes, stages };
         (block.shared_bytes() <= hardware.max_shared_memory_size).then_some(block)
     })

@@ -27,7 +27,7 @@ impl Softmax {
         Softmax { largest, sums }
     }
 
-    /// Turn scores of the next keys into weights, and give what the results so far are to be multiplied with.
+    /// Turn scores of the next keys into weights, and give what the results so far are to be multiplied with. `scale` makes scores powers of 2.
     ///
     /// `scores` has, for each eight keys, two of both queries. The first query sees `visible` keys from the unit's first on, the second eight more.
     pub(super) fn step(
@@ -90,8 +90,8 @@ impl Softmax {
     }
 }
 
-/// `e` to a power that is not positive, with the device's own instruction.
+/// 2 to a power that is not positive, with the device's own instruction.
 #[cube(fast_math = FastMath::ReducedPrecision | FastMath::NotNaN | FastMath::NotInf)]
 fn power(x: f32) -> f32 {
-    x.exp()
+    f32::powf(2.0, x)
 }

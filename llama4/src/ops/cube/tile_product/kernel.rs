@@ -21,7 +21,8 @@ pub(super) fn tile_product_kernel<X: Float>(
     #[comptime] wide: bool,
     #[define(X)] _dtype: StorageType,
 ) {
-    let (lane, plane) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
+    // The plane's number comes by way of another unit, so that the compiler keeps it: it would read it, which is slow, in every stage.
+    let (lane, plane) = (UNIT_POS_X as usize % PLANE, plane_broadcast(UNIT_POS_Y as usize, 0u32));
     let (group, quarter) = (lane / 4, lane % 4);
     let (beside, part) = (plane / tile.split, plane % tile.split);
 
@@ -44,10 +45,11 @@ pub(super) fn tile_product_kernel<X: Float>(
         arrived.push(Barrier::shared(CUBE_DIM, UNIT_POS == 0));
     }
     let stages = columns / comptime!(tile.depth());
+    let fetch = Fetch::new(first_row, rows, columns, tile);
     #[unroll]
     for s in 0..comptime!(tile.stages - 1) {
         if s < stages {
-            fetch(x, &mut xs, &arrived, first_row, rows, columns, s, s.runtime(), tile);
+            fetch.stage(x, &mut xs, &arrived, s, s.runtime(), tile);
         }
     }
 
@@ -69,6 +71,11 @@ pub(super) fn tile_product_kernel<X: Float>(
         sums[i] = Line::empty(2usize).fill(0.0);
     }
 
+    // Where what a unit reads of the first rows is. By way of an exchange the compiler loses sight of it, and the remainder tells it which bits there are:
+    // then it knows that what the unit reads of the other rows lies where an instruction can add it.
+    let within =
+        group * comptime!(tile.row_lines()) + placed(group, quarter * comptime!(tile.encoding.chunks()), tile.encoding);
+    let within = plane_shuffle(within, UNIT_POS_PLANE) % comptime!(ROWS * tile.row_lines());
     for stage in 0..stages {
         let slot = stage % tile.stages;
         let turn = (stage / tile.stages % 2) as u32;
@@ -82,7 +89,7 @@ pub(super) fn tile_product_kernel<X: Float>(
         sync_cube();
         let ahead = stage + comptime!(tile.stages - 1);
         if ahead < stages {
-            fetch(x, &mut xs, &arrived, first_row, rows, columns, ahead, ahead % tile.stages, tile);
+            fetch.stage(x, &mut xs, &arrived, ahead, ahead % tile.stages, tile);
         }
         #[unroll]
         for inner in 0..tile.steps {
@@ -90,8 +97,7 @@ pub(super) fn tile_product_kernel<X: Float>(
             let after = select(step < steps, step, steps - 1) * tile.split + part;
             weight.load(weights, scales, &source, after, tile.encoding);
             let line = (inner * tile.split + part) * comptime!(tile.encoding.step() / CHUNK);
-            let first = slot * tile.stage_lines();
-            multiply::<X>(&mut sums, &xs, &weight, group, quarter, line, first, tile);
+            multiply::<X>(&mut sums, &xs, &weight, (slot * tile.stage_lines() + within) ^ line, tile);
             weight.advance(tile.encoding);
         }
     }
@@ -124,63 +130,76 @@ pub(super) fn tile_product_kernel<X: Float>(
     }
 }
 
-/// Have a part of the rows of `x` brought to shared memory.
+/// What a unit brings to shared memory of each part of the rows of `x`: one vector of some of them.
+#[derive(CubeType)]
+struct Fetch {
+    /// Where the tile's first row has it.
+    source: usize,
+    /// Vectors of a row.
+    stride: usize,
+    /// The first of its rows, and the last there is.
+    row: usize,
+    last: usize,
+    to: usize,
+}
+
 #[cube]
-#[allow(clippy::too_many_arguments, reason = "of a kernel")]
-fn fetch(
-    x: &Array<Line<u32>>,
-    xs: &mut SharedMemory<Line<u32>>,
-    arrived: &Sequence<Shared<Barrier>>,
-    first_row: usize,
-    rows: usize,
-    columns: usize,
-    stage: usize,
-    slot: usize,
-    #[comptime] tile: Tile,
-) {
-    let width = comptime!(tile.row_lines());
-    #[unroll]
-    for i in 0..comptime!(tile.stage_lines().div_ceil(tile.units())) {
-        let at = UNIT_POS as usize + comptime!(i * tile.units());
-        if comptime!(tile.stage_lines().is_multiple_of(tile.units())) || at < comptime!(tile.stage_lines()) {
-            let (row, line) = (at / width, at % width);
-            let source = (first_row + select(row < rows, row, rows - 1)) * (columns / CHUNK) + stage * width + line;
-            let place = slot * tile.stage_lines() + row * width + placed(row, line, tile.encoding);
-            copy_async(&x.slice(source, source + 1), &mut xs.slice_mut(place, place + 1), 4u32);
-        }
+impl Fetch {
+    fn new(first_row: usize, rows: usize, columns: usize, #[comptime] tile: Tile) -> Fetch {
+        let (width, stride) = (comptime!(tile.row_lines()), columns / CHUNK);
+        let (row, line) = (UNIT_POS as usize / width, UNIT_POS as usize % width);
+        let to = row * width + placed(row, line, tile.encoding);
+        Fetch { source: first_row * stride + line, stride, row, last: rows - 1, to }
     }
-    #[unroll]
-    for s in 0..tile.stages {
-        if slot == s {
-            arrived[s].commit_copy_async();
-            arrived[s].arrive();
+
+    /// Have part `stage` of the rows brought to its place; beyond the last they are the last.
+    fn stage(
+        &self,
+        x: &Array<Line<u32>>,
+        xs: &mut SharedMemory<Line<u32>>,
+        arrived: &Sequence<Shared<Barrier>>,
+        stage: usize,
+        slot: usize,
+        #[comptime] tile: Tile,
+    ) {
+        let first = self.source + stage * comptime!(tile.row_lines());
+        let to = slot * tile.stage_lines() + self.to;
+        #[unroll]
+        for i in 0..comptime!(tile.stage_lines().div_ceil(tile.units())) {
+            let at = UNIT_POS as usize + comptime!(i * tile.units());
+            if comptime!(tile.stage_lines().is_multiple_of(tile.units())) || at < comptime!(tile.stage_lines()) {
+                let row = self.row + comptime!(i * tile.rows_between());
+                let source = first + min(row, self.last) * self.stride;
+                let place = to + comptime!(i * tile.units());
+                copy_async(&x.slice(source, source + 1), &mut xs.slice_mut(place, place + 1), 4u32);
+            }
+        }
+        #[unroll]
+        for s in 0..tile.stages {
+            if slot == s {
+                arrived[s].commit_copy_async();
+                arrived[s].arrive();
+            }
         }
     }
 }
 
-/// Add the products of one step.
+/// Add the products of one step, of which the unit's vectors of the first rows begin at `place`.
 #[cube]
-#[allow(clippy::too_many_arguments, reason = "of a kernel")]
 fn multiply<X: Float>(
     sums: &mut Array<Line<f32>>,
     xs: &SharedMemory<Line<u32>>,
     weight: &Steps,
-    group: usize,
-    quarter: usize,
-    line: usize,
-    first: usize,
+    place: usize,
     #[comptime] tile: Tile,
 ) {
     let definition = cmma::MmaDefinition::<X, X, f32>::new(16usize, 8usize, 16usize);
-    let width = comptime!(tile.row_lines());
     #[unroll]
     for chunk in 0..comptime!(tile.encoding.chunks()) {
         let fragments = weight.fragments::<X>(chunk, tile.encoding);
-        let within = placed(group, line + quarter * comptime!(tile.encoding.chunks()) + chunk, tile.encoding);
-        let place = first + group * width + within;
         #[unroll]
         for height in 0..tile.heights {
-            let values = xs[place + comptime!(height * ROWS * width)];
+            let values = xs[(place ^ chunk) + comptime!(height * ROWS * tile.row_lines())];
             #[unroll]
             for half in 0..2usize {
                 let mut b = Array::<Line<X>>::lined(2usize, 2usize);

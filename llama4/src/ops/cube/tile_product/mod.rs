@@ -168,7 +168,12 @@ fn choose<R: CubeRuntime>(
     } else {
         (2, &[4, 2, 1])
     };
-    let most = if planes == 8 || heights <= 4 { 4 } else { 3 };
+    // More stages are more instructions that find theirs, and fewer registers for the products; what is quickest was measured, with 128 rows.
+    let most = match (heights > 4, planes) {
+        (true, 8) if source.encoding == Encoding::Q4 => 3,
+        (true, 4) => 2,
+        _ => 4,
+    };
     splits.iter().find_map(|&split| {
         let steps = (128 / source.encoding.step() / split).max(1);
         let tile = Tile { encoding: source.encoding, heights, planes, split, steps, stages: 2, grouped: true };

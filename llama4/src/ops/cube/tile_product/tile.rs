@@ -98,6 +98,13 @@ impl Tile {
         self.rows() * self.row_lines()
     }
 
+    /// Rows between two of those of which a unit brings a vector: an even number, so that they are [`placed`] alike.
+    pub(super) fn rows_between(self) -> usize {
+        let rows = self.units() / self.row_lines();
+        debug_assert!(rows.is_multiple_of(2), "{self:?}");
+        rows
+    }
+
     /// Sums of a unit, in pairs.
     pub(super) fn sums(self) -> usize {
         OWN * self.heights
