@@ -84,6 +84,13 @@ macro_rules! on_runtime {
             }
 
             #[test]
+            fn tiles_of_other_devices_agree() {
+                if BENCH.is_ready("tiles_of_other_devices_agree") {
+                    BENCH.tiles_of_other_devices_agree(&BENCH.types(TYPES));
+                }
+            }
+
+            #[test]
             fn prompts_agree() {
                 if BENCH.is_ready("prompts_agree") {
                     BENCH.prefill_agrees(&BENCH.types(TYPES));

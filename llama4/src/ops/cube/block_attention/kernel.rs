@@ -291,7 +291,7 @@ impl Fetch {
         let (to_key, to_value) = (slot * block.stage_lines() + self.to_key, slot * block.stage_lines() + self.to_value);
         #[unroll]
         for i in 0..comptime!(block.stage_lines() / block.units()) {
-            // What lies between keys of a unit is a power of two above the number of the first, so it turns the bits that place them.
+            // What lies between keys of a unit is in bits that the number of the first does not have, so it turns those that place them.
             let between = comptime!(i * block.units() / block.width());
             let number = first + between;
             let source = self.source + min(number, self.last) * self.key_stride;

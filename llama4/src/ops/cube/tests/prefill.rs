@@ -9,7 +9,7 @@ use crate::cache::Piece;
 use crate::ops::cube::routed::sort;
 use crate::ops::cube::row_tiles::{Groups, RoutedGroups};
 use crate::ops::cube::staged_product::staged_product;
-use crate::ops::cube::tile_product::tile_product;
+use crate::ops::cube::tile_product::{tile_product, tile_product_for};
 use crate::ops::cube::{Weights, cached_attention, fresh_attention};
 use crate::quant::Packing;
 
@@ -22,6 +22,10 @@ const PRODUCTS: [(&[usize], usize, usize); 6] = [
     (&[33, 128, 64], 64, 128),
     (&[1, 2, 0, 0, 5, 0, 1], 80, 1280),
 ];
+
+/// Multiprocessors of devices whose tiles these products are given as well, which are too small for a large device to give them large tiles: these three have
+/// tiles of all heights and widths, and all ways to share the depth.
+const PROCESSORS: [usize; 3] = [2, 24, 64];
 
 /// The same, of widths that are whole blocks and no more.
 const STAGED: [(&[usize], usize, usize); 5] = [
@@ -59,6 +63,31 @@ impl<R: CubeRuntime> Bench<R> {
             let shape = [outputs, columns];
             self.products_agree(dtype, sums, counts, shape, &[dtype], &packings, 1.0, tile_product)
         })
+    }
+
+    /// With the tiles of devices of other sizes; of one type, since all have the same.
+    #[allow(clippy::print_stderr, reason = "nobody should take what was not tested for a test that passed")]
+    pub(super) fn tiles_of_other_devices_agree(&self, types: &[DType]) {
+        let agree = |dtype: DType| {
+            PROCESSORS.into_iter().all(|processors| {
+                PRODUCTS.into_iter().all(|(counts, outputs, columns)| {
+                    let (shape, packings) = ([outputs, columns], [Packing::Q4, Packing::Q8]);
+                    self.products_agree(
+                        dtype,
+                        dtype,
+                        counts,
+                        shape,
+                        &[dtype],
+                        &packings,
+                        1.0,
+                        |x, weight, groups, y| tile_product_for(processors, x, weight, groups, y),
+                    )
+                })
+            })
+        };
+        if !types.iter().any(|&dtype| agree(dtype)) {
+            eprintln!("not tested: products of many rows need tensor cores");
+        }
     }
 
     /// The same of the kernel that every device has for `f32`, and some for 16 bits.
@@ -132,9 +161,9 @@ impl<R: CubeRuntime> Bench<R> {
         true
     }
 
-    /// Of rows by their highest logit: more than units, ties, groups that nobody chooses, infinities.
+    /// Of rows by their highest logit: more than units, more than a unit keeps bits of, ties, groups that nobody chooses, infinities.
     pub(super) fn sorts(&self) {
-        for (rows, groups) in [(1, 1), (3, 5), (600, 16), (257, 128)] {
+        for (rows, groups) in [(1, 1), (3, 5), (600, 16), (257, 128), (8500, 4)] {
             let mut logits = values(rows * groups, DType::F32, 9);
             // Values are few, so that many are equal.
             logits.iter_mut().for_each(|logit| *logit = (*logit * 4.0).round() + 0.0);
@@ -157,11 +186,12 @@ impl<R: CubeRuntime> Bench<R> {
 
     fn blocks_agree(&self, dtype: DType) {
         let piece = |row, offset, len, first_slot| Piece { row, offset, len, first_slot };
-        let few = [piece(2, 1, 3, 70), piece(0, 7, 16, 3), piece(1, 30, 1, 99)];
-        let more = [piece(2, 1, 33, 70), piece(0, 40, 64, 3), piece(1, 105, 7, 140)];
+        // Enough keys that all places of steps in shared memory are used for a third time.
+        let few = [piece(2, 1, 3, 70), piece(0, 7, 16, 3), piece(1, 30, 1, 399)];
+        let more = [piece(2, 1, 33, 370), piece(0, 40, 64, 3), piece(1, 105, 7, 140)];
         let many = [piece(0, 0, 200, 0), piece(1, 203, 65, 0), piece(2, 270, 1, 0)];
         for head_dim in [32, 64, 96, 128] {
-            [&few, &more].into_iter().for_each(|pieces| self.attends(dtype, head_dim, pieces, Some(150)));
+            [&few, &more].into_iter().for_each(|pieces| self.attends(dtype, head_dim, pieces, Some(420)));
             self.attends(dtype, head_dim, &many, None);
         }
     }

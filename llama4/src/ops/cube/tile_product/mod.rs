@@ -13,7 +13,7 @@ mod tile;
 use burn::tensor::DType;
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::features::MmaConfig;
+use cubecl::features::{MmaConfig, Plane};
 use cubecl::prelude::*;
 
 use super::args::words;
@@ -64,13 +64,26 @@ pub(in crate::ops) fn tile_product<R: CubeRuntime>(
     groups: &Groups<'_, R>,
     output: &CubeTensor<R>,
 ) -> Option<()> {
+    tile_product_for(processors(&x.client), x, weights, groups, output)
+}
+
+/// The same with tiles for a device of so many multiprocessors.
+pub(super) fn tile_product_for<R: CubeRuntime>(
+    processors: usize,
+    x: &CubeTensor<R>,
+    weights: &Weights<'_, R>,
+    groups: &Groups<'_, R>,
+    output: &CubeTensor<R>,
+) -> Option<()> {
     let source = Source::new(weights, x.dtype)?;
+    let most_shared = most_shared(x)?;
     let (rows, outputs) = (x.shape[0], output.shape[1]);
     let there = |tiles| groups.most_tiles(rows, tiles) > 0;
-    let plan = plan(source.encoding, &groups.likely(rows), there, outputs, processors(&x.client));
+    let plan = plan(source.encoding, &groups.likely(rows), there, outputs, processors);
     let grouped = groups.several() || plan.len() > 1;
     let launches = plan.into_iter().map(|(tiles, number)| {
-        let tile = choose(x, &source, outputs, tiles.rows() / tile::ROWS, number)?;
+        let shape = [outputs, source.columns];
+        let tile = choose(source.encoding, shape, tiles.rows() / tile::ROWS, number, processors, most_shared)?;
         Some((tiles, Tile { grouped, ..tile }))
     });
     let launches: Vec<(RowTiles, Tile)> = launches.collect::<Option<_>>()?;
@@ -134,34 +147,39 @@ fn plan(
     plans.min_by_key(|plan| cost(plan)).unwrap_or_default()
 }
 
-/// How cubes work on about so many tiles of this height, where device and shapes allow it.
-fn choose<R: CubeRuntime>(
-    x: &CubeTensor<R>,
-    source: &Source<'_, R>,
-    outputs: usize,
-    heights: usize,
-    number: usize,
-) -> Option<Tile> {
+/// Bytes of shared memory that a cube may have, where the device has what the kernel needs.
+fn most_shared<R: CubeRuntime>(x: &CubeTensor<R>) -> Option<usize> {
     let dtype = x.dtype;
     let properties = x.client.properties();
-    let hardware = &properties.hardware;
+    let (hardware, features) = (&properties.hardware, &properties.features);
     let mma = MmaConfig { a_type: dtype.into(), b_type: dtype.into(), cd_type: DType::F32.into(), m: 16, n: 8, k: 16 };
-    if !matches!(dtype, DType::BF16 | DType::F16)
-        || hardware.plane_size_min != PLANE as u32
-        || hardware.plane_size_max != PLANE as u32
-        || !properties.features.copy_async
-        || !properties.features.mma.contains(&mma)
-        || !outputs.is_multiple_of(OWN)
-    {
+    let fits = matches!(dtype, DType::BF16 | DType::F16)
+        && hardware.plane_size_min == PLANE as u32
+        && hardware.plane_size_max == PLANE as u32
+        && features.copy_async
+        && features.plane.contains(Plane::Ops)
+        && features.mma.contains(&mma);
+    fits.then_some(hardware.max_shared_memory_size)
+}
+
+/// How cubes work on about so many tiles of this height, where shapes allow it.
+fn choose(
+    encoding: Encoding,
+    [outputs, columns]: [usize; 2],
+    heights: usize,
+    number: usize,
+    processors: usize,
+    most_shared: usize,
+) -> Option<Tile> {
+    if !outputs.is_multiple_of(OWN) {
         return None;
     }
-    let processors = processors(&x.client);
     let cubes = |planes: usize| number * outputs.div_ceil(planes * tile::OUTPUTS);
     let (planes, splits): (usize, &[usize]) = if heights > 4 {
         // Large cubes need less of `x`, small ones fill the last round of cubes better.
         let rounds = cubes(8).div_ceil(processors) * processors;
         (if cubes(8) * 10 > rounds * 9 { 8 } else { 4 }, &[1])
-    } else if heights == 4 && source.encoding != Encoding::Half && cubes(4) >= 4 * processors {
+    } else if heights == 4 && encoding != Encoding::Half && cubes(4) >= 4 * processors {
         (4, &[1])
     } else if cubes(4) * 10 > processors * 9 {
         (4, &[2, 1])
@@ -170,19 +188,19 @@ fn choose<R: CubeRuntime>(
     };
     // More stages are more instructions that find theirs, and fewer registers for the products; what is quickest was measured, with 128 rows.
     let most = match (heights > 4, planes) {
-        (true, 8) if source.encoding == Encoding::Q4 => 3,
+        (true, 8) if encoding == Encoding::Q4 => 3,
         (true, 4) => 2,
         _ => 4,
     };
     splits.iter().find_map(|&split| {
-        let steps = (128 / source.encoding.step() / split).max(1);
-        let tile = Tile { encoding: source.encoding, heights, planes, split, steps, stages: 2, grouped: true };
+        let steps = (128 / encoding.step() / split).max(1);
+        let tile = Tile { encoding, heights, planes, split, steps, stages: 2, grouped: true };
         let fits = |stages: &usize| {
             let tile = Tile { stages: *stages, ..tile };
-            tile.shared_bytes() <= hardware.max_shared_memory_size
+            tile.shared_bytes() <= most_shared
         };
         let stages = (2..=most).rev().find(fits)?;
-        source.columns.is_multiple_of(tile.depth()).then_some(Tile { stages, ..tile })
+        columns.is_multiple_of(tile.depth()).then_some(Tile { stages, ..tile })
     })
 }
 
