@@ -183,6 +183,8 @@ fn choose(
         (4, &[1])
     } else if cubes(4) * 10 > processors * 9 {
         (4, &[2, 1])
+    } else if heights == 1 && cubes(2) < processors {
+        (1, &[8, 4, 2, 1])
     } else {
         (2, &[4, 2, 1])
     };
