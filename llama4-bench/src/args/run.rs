@@ -6,7 +6,7 @@ use super::{Preset, WeightArgs};
 
 /// Measure cases on a model
 ///
-/// Prompts go through the model in pieces of 512 tokens, 2048 on a GPU, as in generating text. A depth is reached by filling the cache with random keys and
+/// Prompts go through the model in pieces of 512 tokens, 2048 through wgpu and 4096 on CUDA, as in generating text. A depth is reached by filling the cache with random keys and
 /// values: what a step costs depends on how many there are and not on what they are. Every case is run once to warm up, and
 /// then until it has its repeats or its time is up; the record says how many there were.
 #[derive(Debug, clap::Args)]
