@@ -154,6 +154,14 @@ impl Target {
         adapters.get(self.device.unwrap_or(0))?.largest_tensor
     }
 
+    /// The largest page that CubeCL gives the device's memory out in: what a shader can bind at once, or a quarter of the memory. `None` where
+    /// memory is not given out in pages.
+    pub fn max_page(self) -> Option<u64> {
+        let adapters = self.backend.adapters().ok()?;
+        let adapter = adapters.get(self.device.unwrap_or(0))?;
+        adapter.largest_tensor.or(adapter.memory.map(|bytes| bytes / 4))
+    }
+
     /// Where [`free_memory`](Self::free_memory) is, for people.
     pub fn memory_name(self) -> &'static str {
         match self.backend {

@@ -15,10 +15,11 @@ pub(crate) fn estimate(
     [dtype, stored]: [DType; 2],
     context: usize,
     batch: usize,
-    piece: usize,
+    target: Target,
 ) -> MemoryEstimate {
     let quantization = asked.or_else(|| config.quant_config.as_ref().and_then(own));
-    config.memory(&MemoryOptions { dtype, stored, quantization, context, batch, piece })
+    let (piece, max_page) = (target.backend.prefill_piece(), target.max_page());
+    config.memory(&MemoryOptions { dtype, stored, quantization, context, batch, piece, max_page })
 }
 
 /// What a checkpoint in this project's own layout holds.

@@ -226,8 +226,9 @@ impl Model {
             return Ok(());
         }
         let stored = self.checkpoint.hf_config().dtype().unwrap_or(DType::BF16);
-        let (context, batch, piece) = (run.context, run.batch, run.target.backend.prefill_piece());
-        let options = MemoryOptions { dtype, stored, quantization, context, batch, piece };
+        let (context, batch) = (run.context, run.batch);
+        let (piece, max_page) = (run.target.backend.prefill_piece(), run.target.max_page());
+        let options = MemoryOptions { dtype, stored, quantization, context, batch, piece, max_page };
         let estimate = self.checkpoint.memory(&options)?;
         memory::check(&self.name(), &estimate, run.target)
     }

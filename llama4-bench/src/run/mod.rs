@@ -228,6 +228,7 @@ impl Run<'_> {
             context,
             batch,
             piece: self.target.backend.prefill_piece(),
+            max_page: self.target.max_page(),
         };
         let needs = self.cases.iter().map(|case| match *case {
             Case::Decode { sequences, depth, tokens } => options(depth + tokens, sequences),
@@ -265,6 +266,7 @@ impl Run<'_> {
                 context: 1,
                 batch: 1,
                 piece: 1,
+                max_page: None,
             });
             let (gigabytes, seconds) = (bytes.weights as f64 / 1e9, started.elapsed().as_secs_f64());
             output::say(format_args!("weights: {gigabytes:.2} GB made in {seconds:.1} s"));

@@ -57,10 +57,10 @@ fn estimate(args: &InspectArgs, output: &Output) -> Result<Outcome> {
     let precision = target.backend.precision(args.float.asked());
     let dtype = precision.dtype;
     let quantization = precision.quantization(args.quantize.quantization());
-    let (free, piece) = (target.free_memory(), target.backend.prefill_piece());
+    let free = target.free_memory();
     let mut rows = Vec::new();
     for context in contexts(args, &config)? {
-        let estimate = memory::estimate(&config, quantization, [dtype, stored], context, args.batch, piece);
+        let estimate = memory::estimate(&config, quantization, [dtype, stored], context, args.batch, target);
         if args.json {
             rows.push(json!({
                 "context": context,

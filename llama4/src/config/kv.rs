@@ -104,10 +104,16 @@ impl KvCacheParams {
 
     /// Bytes of the largest tensor of the cache: one layer's keys of all sequences, or its values.
     pub fn largest_tensor(&self) -> u64 {
-        let slots =
-            self.windows.iter().map(|window| window.map_or(self.max_seq_len, |window| window.min(self.max_seq_len)));
-        let rows = (self.max_batch_size as u64).saturating_mul(slots.max().unwrap_or(0) as u64);
-        rows.saturating_mul(self.bytes_per_slot() / 2)
+        self.tensors().max().unwrap_or(0)
+    }
+
+    /// Bytes of each layer's keys of all sequences, which are those of its values too.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = u64> {
+        self.windows.iter().map(|window| {
+            let slots = window.map_or(self.max_seq_len, |window| window.min(self.max_seq_len));
+            let rows = (self.max_batch_size as u64).saturating_mul(slots as u64);
+            rows.saturating_mul(self.bytes_per_slot() / 2)
+        })
     }
 
     /// Bytes that one token takes while every layer still grows: within its first chunk.

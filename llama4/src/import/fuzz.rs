@@ -121,7 +121,17 @@ fn estimate(config: &Llama4Config) {
     assert!(names.contains("model.norm.weight"));
     for quantization in [None, Some(Quantization::q4())] {
         let (dtype, stored) = (DType::F32, DType::BF16);
-        config.memory(&MemoryOptions { dtype, stored, quantization, context: 131_072, batch: 8, piece: 512 }).device();
+        config
+            .memory(&MemoryOptions {
+                dtype,
+                stored,
+                quantization,
+                context: 131_072,
+                batch: 8,
+                piece: 512,
+                max_page: None,
+            })
+            .device();
     }
 }
 

@@ -55,7 +55,8 @@ impl Llama4Config {
             return Err(ImportError::BackendDtype { dtype, backend: B::name(device) });
         }
         let SyntheticOptions { seed, quantization, largest_tensor, .. } = *options;
-        let sizes = MemoryOptions { dtype, stored: dtype, quantization, context: 1, batch: 1, piece: 1 };
+        let sizes =
+            MemoryOptions { dtype, stored: dtype, quantization, context: 1, batch: 1, piece: 1, max_page: None };
         let mut making = Making {
             config: self,
             tensors: expected_tensors(self).into_iter().enumerate().map(|(at, t)| (t.name.clone(), (at, t))).collect(),
