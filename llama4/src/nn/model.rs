@@ -89,8 +89,7 @@ impl<B: Backend> Llama4Model<B> {
             if selected.contains(&index) {
                 kept.push(hidden.clone());
             }
-            // The first layers soon, so that a device has something to do; then twice as many each time, since every beginning costs it time.
-            if (index + 1).is_power_of_two() && index + 1 < self.layers.len() {
+            if begins(index + 1, self.layers.len()) {
                 ops::submit::<B>(&hidden.device());
             }
         }
@@ -136,4 +135,14 @@ impl<B: Backend> Llama4Model<B> {
     pub fn embedding(&self) -> &TokenEmbedding<B> {
         &self.embed_tokens
     }
+}
+
+/// Whether a device had better begin with what is queued once `done` layers of `all` are. Every beginning costs it time.
+fn begins(done: usize, all: usize) -> bool {
+    if ops::is_ahead() {
+        // It has something to do, and should find more when it is done with that.
+        return done == all.div_ceil(2) && done < all;
+    }
+    // The first layers soon; then twice as many each time.
+    done.is_power_of_two() && done < all
 }

@@ -46,6 +46,7 @@ pub use packed::{
 pub use partial_sums::partial_sums;
 pub use pick::{gather_columns, select_rows};
 pub use product::{product, product_into};
+pub(crate) use read::is_ahead;
 pub use read::{queues, read_during, read_ids_during, rows_at_once, submit};
 pub use routed::{RoutedExperts, routed_experts};
 pub use swiglu::{swiglu, swiglu_halves, swiglu_halves_plain};

@@ -1,3 +1,5 @@
+use std::cell::Cell;
+
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 
@@ -11,6 +13,29 @@ pub fn read_during<B: Backend, T>(x: &Tensor<B, 2>, work: impl FnOnce() -> T) ->
 /// The same of indices.
 pub fn read_ids_during<B: Backend, T>(ids: &Tensor<B, 2, Int>, work: impl FnOnce() -> T) -> (Vec<u32>, T) {
     dispatch::read_ids_during(ids, work)
+}
+
+thread_local! {
+    static AHEAD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread queues what a device will do when it is done with what it is doing.
+pub(crate) fn is_ahead() -> bool {
+    AHEAD.get()
+}
+
+/// What `work` gives, which queues such operations.
+#[cfg(feature = "cube")]
+pub(super) fn ahead<T>(work: impl FnOnce() -> T) -> T {
+    /// Also where `work` panics.
+    struct Until(bool);
+    impl Drop for Until {
+        fn drop(&mut self) {
+            AHEAD.set(self.0);
+        }
+    }
+    let _until = Until(AHEAD.replace(true));
+    work()
 }
 
 /// Whether operations of the backend are queued for a device, and their caller goes on at once.

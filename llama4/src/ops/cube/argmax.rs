@@ -5,7 +5,8 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::args::{array, empty, words};
+use super::args::empty;
+use super::launch::Launch;
 
 /// Units of a cube, and the values that each of them looks at where that makes few enough cubes.
 const UNITS: usize = 256;
@@ -26,20 +27,20 @@ pub(in crate::ops) fn argmax<R: CubeRuntime>(x: &CubeTensor<R>) -> Option<CubeTe
     let best_values = fresh(Shape::new([rows, 1]), DType::F32);
     // The first launch reads no indices; something has to be bound in their place.
     let launch = |from: [&CubeTensor<R>; 2], to: [&CubeTensor<R>; 2], columns: usize, cubes: usize, first: bool| {
+        let mut launch = Launch::new(x);
+        let (settings, client) = launch.kernel(CubeDim::new_1d(UNITS as u32));
+        let kernel = argmax_kernel::ArgmaxKernel::new(
+            settings,
+            client,
+            launch.array(from[0], 1),
+            launch.words(from[1], 1),
+            launch.number(columns),
+            launch.array(to[0], 1),
+            launch.array(to[1], 1),
+            first,
+        );
         // SAFETY: reads stay in the rows, of `columns` values each; every cube writes a place of its own.
-        unsafe {
-            argmax_kernel::launch_unchecked(
-                &x.client,
-                CubeCount::Static(cubes as u32, rows as u32, 1),
-                CubeDim::new_1d(UNITS as u32),
-                array(from[0], 1),
-                words(from[1], 1),
-                array(to[0], 1),
-                array(to[1], 1),
-                ScalarArg::new(columns),
-                first,
-            )
-        }
+        unsafe { launch.run(CubeCount::Static(cubes as u32, rows as u32, 1), kernel) }
     };
     let launched = launch([x, x], [&values, &indices], columns, parts, true)
         .and_then(|()| launch([&values, &indices], [&best_values, &best], parts, 1, false));

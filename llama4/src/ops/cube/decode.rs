@@ -2,17 +2,20 @@
 
 use cubecl::prelude::*;
 
+/// 2⁻¹⁴, of `f16`.
+const SMALLEST_NORMAL: f32 = 6.103_515_6e-5;
+
 /// The `f32` of an `f16`'s bits.
 #[cube]
 pub(super) fn half_to_f32(bits: u32) -> f32 {
     let magnitude = bits & 0x7fff;
-    // 112 is what the exponents' biases differ by, twice that what those of infinity do. Subnormal numbers have no implied bit, and devices
-    // flush those of `f32`.
+    // 112 is what the exponents' biases differ by, twice that what those of infinity do.
     let bias = select(magnitude < 0x7c00, 0x1_c000u32, 0x3_8000u32);
     let normal = f32::reinterpret((magnitude + bias) << 13);
-    let subnormal = f32::cast_from(magnitude) * 5.960_464_5e-8;
-    let value = select(magnitude < 0x400, subnormal, normal);
-    select(bits >= 0x8000, -value, value)
+    // Subnormal numbers have no implied bit, and an exponent that is one less than what they count by. Devices flush those of `f32`, so that none may
+    // come of it on the way.
+    let value = select(magnitude < 0x400, normal + normal - SMALLEST_NORMAL, normal);
+    f32::reinterpret(u32::reinterpret(value) ^ ((bits & 0x8000) << 16))
 }
 
 /// Scale of a block: two to a word, low half first.

@@ -9,6 +9,7 @@ mod door;
 mod gate;
 mod grouped_product;
 mod heads;
+mod launch;
 mod norm;
 mod product;
 mod read;

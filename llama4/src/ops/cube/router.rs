@@ -5,7 +5,8 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::args::{array, empty};
+use super::args::empty;
+use super::launch::Launch;
 use super::norm::{LINE, UNITS, rms_factor, weighted};
 use super::reduce::{has_planes, over_cube, over_line};
 use super::row_product::Norm;
@@ -26,22 +27,22 @@ pub(in crate::ops) fn router_logits<R: CubeRuntime>(
         return None;
     }
     let logits = empty(x.client.clone(), x.device.clone(), Shape::new([rows, experts]), DType::F32);
+    let mut launch = Launch::new(x);
+    let (settings, client) = launch.kernel(CubeDim::new_1d(UNITS as u32));
+    let kernel = router_kernel::RouterKernel::new(
+        settings,
+        client,
+        launch.array(x, LINE),
+        launch.array(norm.weight, LINE),
+        launch.array(weight, LINE),
+        launch.array(&logits, 1),
+        columns / LINE,
+        (norm.epsilon as f32).to_bits(),
+        has_planes(&x.client),
+        [x.dtype.into(), norm.weight.dtype.into(), weight.dtype.into()],
+    );
     // SAFETY: every unit stays below the lengths, which are those of the tensors.
-    let launched = unsafe {
-        router_kernel::launch_unchecked(
-            &x.client,
-            CubeCount::Static(experts as u32, rows as u32, 1),
-            CubeDim::new_1d(UNITS as u32),
-            array(x, LINE),
-            array(norm.weight, LINE),
-            array(weight, LINE),
-            array(&logits, 1),
-            columns / LINE,
-            (norm.epsilon as f32).to_bits(),
-            has_planes(&x.client),
-            [x.dtype.into(), norm.weight.dtype.into(), weight.dtype.into()],
-        )
-    };
+    let launched = unsafe { launch.run(CubeCount::Static(experts as u32, rows as u32, 1), kernel) };
     super::ran("norm and router", launched).then_some(logits)
 }
 

@@ -14,8 +14,8 @@ use cubecl::features::TypeUsage;
 use super::PackedRows;
 use super::row_product::{WITHOUT_CORES, row_product};
 use super::{
-    Chosen, Heads, Norm, Places, Steps, Weights, argmax, decode_attention, down, gated, normed_rows, router_logits,
-    thin_product,
+    Chosen, Heads, Norm, Places, Rows, Steps, Weights, argmax, decode_attention, down, gated, normed_rows,
+    router_logits, thin_product, unpack as unpack_rows,
 };
 use crate::quant::{Packing, pack, unpack};
 
@@ -37,6 +37,13 @@ macro_rules! on_runtime {
                 for dtype in BENCH.types(TYPES) {
                     PACKINGS.into_iter().for_each(|packing| BENCH.rows_agree(packing, dtype));
                     BENCH.thin_products_agree(dtype);
+                }
+            }
+
+            #[test]
+            fn halves_are_their_floats() {
+                if BENCH.is_ready("halves_are_their_floats") {
+                    BENCH.halves_are_their_floats();
                 }
             }
 
@@ -346,6 +353,23 @@ impl<R: CubeRuntime> Bench<R> {
     }
 
     /// The first of the largest, whichever units and cubes look at them.
+    /// All there are, subnormal ones, infinities and what is no number too.
+    fn halves_are_their_floats(&self) {
+        let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+        let weight = PackedRows {
+            packing: Packing::F16,
+            columns: 256,
+            words: self.tensor(&bytes, [256, 128], DType::I32),
+            scales: None,
+        };
+        let found = self.get(&unpack_rows(&weight, &Rows::Range(0..256), DType::F32).unwrap());
+        for (bits, found) in found.into_iter().enumerate() {
+            let expected = f16::from_bits(bits as u16).to_f64();
+            let same = found == expected && found.is_sign_negative() == expected.is_sign_negative();
+            assert!(same || found.is_nan() && expected.is_nan(), "{bits:#06x}: {found}, not {expected}");
+        }
+    }
+
     fn argmax_agrees(&self) {
         for (rows, columns) in [(1, 1), (3, 255), (2, 202_048)] {
             let mut x = values(rows * columns, DType::F32, 31);

@@ -376,6 +376,7 @@ pub(super) fn read_during<B: Backend, T>(x: &Tensor<B, 2>, work: impl FnOnce() -
 
 /// The same of indices, which these backends have as words of 32 bits. A token's work is submitted as it is queued, and its end with the next read.
 pub(super) fn read_ids_during<B: Backend, T>(ids: &Tensor<B, 2, Int>, work: impl FnOnce() -> T) -> (Vec<u32>, T) {
+    let work = || crate::ops::read::ahead(work);
     #[cfg(feature = "cuda")]
     if let Some((ids, _)) = cube::int::<B, CudaRuntime, 2>(ids.clone()).filter(|(ids, _)| ids.dtype == DType::I32) {
         return cube::read_during(&ids, work);

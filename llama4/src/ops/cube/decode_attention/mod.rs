@@ -9,8 +9,9 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::features::Plane;
 use cubecl::prelude::*;
 
-use super::args::{array, empty, words};
+use super::args::empty;
 use super::heads::Steps;
+use super::launch::Launch;
 use share::{LINE, Numbers, OWN, PLANE, Plan, Share, attend, join_shares};
 
 /// Planes of a cube.
@@ -78,44 +79,45 @@ pub(in crate::ops) fn decode_attention<R: CubeRuntime>(
     let output = fresh(Shape::new([tokens, heads, width]), dtype);
     // Something to bind in the place of what is not there.
     let (cos, sin) = steps.rotation.unwrap_or((queries, queries));
+    let mut launch = Launch::new(queries);
+    let (settings, own_client) = launch.kernel(CubeDim::new_2d(PLANE as u32, PLANES as u32));
+    let kernel = attend_kernel::AttendKernel::new(
+        settings,
+        own_client,
+        launch.array(queries, LINE),
+        launch.array(new.keys, LINE),
+        launch.array(new.values, LINE),
+        launch.words(cos, 1),
+        launch.words(sin, 1),
+        launch.words(steps.temperature.unwrap_or(queries), 1),
+        launch.array(places.table, 1),
+        launch.number(slots),
+        launch.number(places.chunk.unwrap_or(0)),
+        launch.number(share),
+        launch.array(keys, LINE),
+        launch.array(values, LINE),
+        launch.array(&parts, LINE),
+        (steps.norm.unwrap_or(0.0) as f32).to_bits(),
+        (scale as f32).to_bits(),
+        plan,
+        dtype.into(),
+    );
     // SAFETY: the rows and positions of the table are those of the cache, whose slots hold `most` keys; all else is read and written below
     // the lengths of the tensors.
-    let launched = unsafe {
-        attend_kernel::launch_unchecked(
-            client,
-            CubeCount::Static(kv_heads as u32, splits as u32, tokens as u32),
-            CubeDim::new_2d(PLANE as u32, PLANES as u32),
-            array(queries, LINE),
-            array(new.keys, LINE),
-            array(new.values, LINE),
-            words(cos, 1),
-            words(sin, 1),
-            words(steps.temperature.unwrap_or(queries), 1),
-            array(places.table, 1),
-            array(keys, LINE),
-            array(values, LINE),
-            array(&parts, LINE),
-            ScalarArg::new(slots),
-            ScalarArg::new(places.chunk.unwrap_or(0)),
-            ScalarArg::new(share),
-            (steps.norm.unwrap_or(0.0) as f32).to_bits(),
-            (scale as f32).to_bits(),
-            plan,
-            dtype.into(),
-        )
-    };
+    let launched = unsafe { launch.run(CubeCount::Static(kv_heads as u32, splits as u32, tokens as u32), kernel) };
+    let mut launch = Launch::new(queries);
+    let (settings, own_client) = launch.kernel(CubeDim::new_1d(plan.lines() as u32));
+    let kernel = join_kernel::JoinKernel::new(
+        settings,
+        own_client,
+        launch.array(&parts, LINE),
+        launch.array(&output, LINE),
+        plan.part_lines(),
+        dtype.into(),
+    );
     // SAFETY: as above.
-    let joined = launched.and_then(|()| unsafe {
-        join_kernel::launch_unchecked(
-            client,
-            CubeCount::Static(heads as u32, tokens as u32, 1),
-            CubeDim::new_1d(plan.lines() as u32),
-            array(&parts, LINE),
-            array(&output, LINE),
-            plan.part_lines(),
-            dtype.into(),
-        )
-    });
+    let joined =
+        launched.and_then(|()| unsafe { launch.run(CubeCount::Static(heads as u32, tokens as u32, 1), kernel) });
     super::ran("attention of new tokens", joined).then_some(output)
 }
 

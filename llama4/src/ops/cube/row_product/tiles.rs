@@ -36,8 +36,8 @@ pub(super) const CUBES: usize = 4;
 /// Most planes of a cube without tensor cores: enough of them that some compute while others wait for weights.
 const UNIT_PLANES: usize = 10;
 
-/// Tensors that a kernel for a token's products has, and one with their lengths.
-const BINDINGS: u32 = 12;
+/// The most tensors that a kernel for a token's products has, and one with their lengths.
+const BINDINGS: u32 = 11;
 
 /// How a plane works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,4 +1,5 @@
-//! The kernel: rows of up to three weights times one row of activations.
+//! The kernels: rows of up to three weights times one row of activations. Each kind binds what it reads and no more, since every tensor that is
+//! bound costs a launch host time.
 
 use cubecl::prelude::*;
 
@@ -8,8 +9,29 @@ use super::super::tiles::{STEP, Step, TILE, Tile};
 use super::super::units::multiply_alone;
 use super::{Kind, Plan};
 
+/// [`Kind::Rows`].
 #[cube(launch_unchecked)]
-pub(super) fn fused_kernel<S: Float, X: Float, Y: Float>(
+#[allow(clippy::too_many_arguments, reason = "of a kernel")]
+pub(super) fn rows_kernel<S: Float, X: Float, Y: Float>(
+    x: &Array<Line<S>>,
+    gamma: &Array<Line<X>>,
+    w0: &Array<Line<u32>>,
+    s0: &Array<u32>,
+    w1: &Array<Line<u32>>,
+    s1: &Array<u32>,
+    w2: &Array<Line<u32>>,
+    s2: &Array<u32>,
+    y: &mut Array<Y>,
+    #[comptime] plan: Plan,
+    #[define(S, X, Y)] _dtypes: [StorageType; 3],
+) {
+    fused::<S, X, Y, u32, u32>(x, gamma, w0, s0, w1, s1, w2, s2, s0, s0, y, 0usize, plan);
+}
+
+/// [`Kind::Gated`].
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments, reason = "of a kernel")]
+pub(super) fn gated_kernel<S: Float, X: Float, Y: Float>(
     x: &Array<Line<S>>,
     gamma: &Array<Line<X>>,
     w0: &Array<Line<u32>>,
@@ -19,14 +41,67 @@ pub(super) fn fused_kernel<S: Float, X: Float, Y: Float>(
     w2: &Array<Line<u32>>,
     s2: &Array<u32>,
     logits: &Array<f32>,
-    residual: &Array<Y>,
     y: &mut Array<Y>,
     #[comptime] experts: usize,
     #[comptime] plan: Plan,
     #[define(S, X, Y)] _dtypes: [StorageType; 3],
 ) {
+    fused::<S, X, Y, f32, u32>(x, gamma, w0, s0, w1, s1, w2, s2, logits, s0, y, experts, plan);
+}
+
+/// [`Kind::Sum`] of one weight.
+#[cube(launch_unchecked)]
+pub(super) fn sum_kernel<X: Float, Y: Float>(
+    x: &Array<Line<X>>,
+    w0: &Array<Line<u32>>,
+    s0: &Array<u32>,
+    residual: &Array<Y>,
+    y: &mut Array<Y>,
+    #[comptime] plan: Plan,
+    #[define(X, Y)] _dtypes: [StorageType; 2],
+) {
+    fused::<X, X, Y, u32, Y>(x, x, w0, s0, w0, s0, w0, s0, s0, residual, y, 0usize, plan);
+}
+
+/// [`Kind::Sum`] with a chosen expert.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments, reason = "of a kernel")]
+pub(super) fn chosen_sum_kernel<X: Float, Y: Float>(
+    x: &Array<Line<X>>,
+    w0: &Array<Line<u32>>,
+    s0: &Array<u32>,
+    w1: &Array<Line<u32>>,
+    s1: &Array<u32>,
+    logits: &Array<f32>,
+    residual: &Array<Y>,
+    y: &mut Array<Y>,
+    #[comptime] experts: usize,
+    #[comptime] plan: Plan,
+    #[define(X, Y)] _dtypes: [StorageType; 2],
+) {
+    fused::<X, X, Y, f32, Y>(x, x, w0, s0, w1, s1, w1, s1, logits, residual, y, experts, plan);
+}
+
+/// What all of them are. Of the arrays it reads those that its kind has; others may be anything.
+#[cube]
+#[allow(clippy::too_many_arguments, reason = "of a kernel")]
+fn fused<S: Float, X: Float, Y: Float, L: Numeric, Q: Numeric>(
+    x: &Array<Line<S>>,
+    gamma: &Array<Line<X>>,
+    w0: &Array<Line<u32>>,
+    s0: &Array<u32>,
+    w1: &Array<Line<u32>>,
+    s1: &Array<u32>,
+    w2: &Array<Line<u32>>,
+    s2: &Array<u32>,
+    logits: &Array<L>,
+    residual: &Array<Q>,
+    y: &mut Array<Y>,
+    #[comptime] experts: usize,
+    #[comptime] plan: Plan,
+) {
     let tile = comptime!(plan.tile);
-    // Numbers of the model are constants: on wgpu, what a launch is given besides is a buffer that is made for it.
+    // Numbers of the model are constants: on wgpu, what a launch is given besides is one more buffer.
     let (tiles, rows0, rows1) = (plan.tiles.runtime(), plan.rows[0].runtime(), plan.rows[1].runtime());
     let (lane, part) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
     let mut xs = SharedMemory::<u32>::new_lined(comptime!(tile.row_vectors()), LINE);
@@ -43,12 +118,12 @@ pub(super) fn fused_kernel<S: Float, X: Float, Y: Float>(
         load_step(&mut now, w0, s0, w1, s1, w2, s2, number, part, lane, rows0, rows1, expert, tiles, 0usize, plan);
     }
     if comptime!(experts > 0) {
-        let mut highest = logits[0];
+        let mut highest = f32::cast_from(logits[0]);
         #[unroll]
         for i in 1..experts {
-            let higher = logits[i] > highest;
-            expert = select(higher, i, expert);
-            highest = select(higher, logits[i], highest);
+            let logit = f32::cast_from(logits[i]);
+            expert = select(logit > highest, i, expert);
+            highest = select(logit > highest, logit, highest);
         }
         score = 1.0 / (1.0 + f32::exp(-highest));
     }

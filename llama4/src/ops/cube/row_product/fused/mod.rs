@@ -10,7 +10,8 @@ use cubecl::prelude::*;
 
 use super::tiles::{CUBES, PLANE, STEP, TILE, Tile};
 use super::{LINE, PackedRows};
-use crate::ops::cube::args::{array, empty, may_begin_at, words};
+use crate::ops::cube::args::{empty, may_begin_at};
+use crate::ops::cube::launch::Launch;
 use crate::ops::cube::processors;
 use crate::quant::Packing;
 
@@ -106,15 +107,12 @@ pub(in crate::ops) fn normed_rows<R: CubeRuntime>(
     let outputs: usize = rows.iter().sum();
     let last = weights.len() - 1;
     let call = Call {
-        kind: Kind::Rows,
+        around: Around::Rows(norm),
         x,
-        norm: Some(norm),
         weights: [weights[0], weights[last.min(1)], weights[last]],
         rows: [rows[0], *rows.get(1).unwrap_or(&0)],
         columns: weights[0].columns,
         tiles: outputs / TILE,
-        logits: None,
-        residual: None,
         output: (outputs, norm.weight.dtype),
     };
     let together = call.launch("norm and rows")?;
@@ -145,15 +143,12 @@ pub(in crate::ops) fn gated<R: CubeRuntime>(
         return None;
     }
     let call = Call {
-        kind: Kind::Gated,
+        around: Around::Gated(norm, chosen.map(|chosen| chosen.logits)),
         x,
-        norm: Some(norm),
         weights: [gate, up, chosen.map_or(gate, |chosen| chosen.experts)],
         rows: [shared, routed],
         columns: gate.columns,
         tiles: (shared + routed) / (TILE / 2),
-        logits: chosen.map(|chosen| chosen.logits),
-        residual: None,
         output: (shared + routed, norm.weight.dtype),
     };
     call.launch("norm, gate and up")
@@ -172,15 +167,12 @@ pub(in crate::ops) fn down<R: CubeRuntime>(
         return None;
     }
     let call = Call {
-        kind: Kind::Sum,
+        around: Around::Sum(residual, chosen.map(|chosen| chosen.logits)),
         x,
-        norm: None,
         weights: [weight, expert, expert],
         rows: [outputs, 0],
         columns: weight.columns + chosen.map_or(0, |chosen| chosen.experts.columns),
         tiles: outputs / TILE,
-        logits: chosen.map(|chosen| chosen.logits),
-        residual: Some(residual),
         output: (outputs, residual.dtype),
     };
     call.launch("down and residual").or_else(|| down_by_turns(x, weight, chosen?, residual))
@@ -205,76 +197,144 @@ fn down_by_turns<R: CubeRuntime>(
     };
     let shared = down(&part(0, width), weight, None, residual)?;
     let call = Call {
-        kind: Kind::Sum,
+        around: Around::Sum(&shared, Some(chosen.logits)),
         x: &part(width, inner),
-        norm: None,
         weights: [chosen.experts; 3],
         rows: [weight.words.shape[0], 0],
         columns: inner,
         tiles: weight.words.shape[0] / TILE,
-        logits: Some(chosen.logits),
-        residual: Some(&shared),
         output: (weight.words.shape[0], residual.dtype),
     };
     call.launch("down of the expert")
 }
 
+/// What surrounds a product.
+enum Around<'a, R: CubeRuntime> {
+    Rows(&'a Norm<'a, R>),
+    /// With the router's logits, if an expert is chosen.
+    Gated(&'a Norm<'a, R>, Option<&'a CubeTensor<R>>),
+    /// The residual, and the logits likewise.
+    Sum(&'a CubeTensor<R>, Option<&'a CubeTensor<R>>),
+}
+
 struct Call<'a, R: CubeRuntime> {
-    kind: Kind,
+    around: Around<'a, R>,
     x: &'a CubeTensor<R>,
-    norm: Option<&'a Norm<'a, R>>,
     weights: [&'a PackedRows<R>; 3],
     rows: [usize; 2],
     columns: usize,
     tiles: usize,
-    logits: Option<&'a CubeTensor<R>>,
-    residual: Option<&'a CubeTensor<R>>,
     output: (usize, DType),
 }
 
 impl<R: CubeRuntime> Call<'_, R> {
     fn launch(&self, name: &'static str) -> Option<CubeTensor<R>> {
         let (x, [first, second, third]) = (self.x, self.weights);
-        let dtype = self.norm.map_or(x.dtype, |norm| norm.weight.dtype);
+        let (kind, norm, logits) = match self.around {
+            Around::Rows(norm) => (Kind::Rows, Some(norm), None),
+            Around::Gated(norm, logits) => (Kind::Gated, Some(norm), logits),
+            Around::Sum(_, logits) => (Kind::Sum, None, logits),
+        };
+        let dtype = norm.map_or(x.dtype, |norm| norm.weight.dtype);
         let tile = tile(&x.client, first.packing, self.columns, dtype)?;
-        let same = self.weights.iter().all(|weight| {
-            weight.packing == first.packing && (self.kind == Kind::Sum || weight.columns == first.columns)
-        });
+        let same = self
+            .weights
+            .iter()
+            .all(|weight| weight.packing == first.packing && (kind == Kind::Sum || weight.columns == first.columns));
         // A cube holds all of `x` in registers between the two passes of a norm.
-        let fits = self.norm.is_none() || tile.lines().div_ceil(PLANE * tile.split) <= 8;
+        let fits = norm.is_none() || tile.lines().div_ceil(PLANE * tile.split) <= 8;
         let whole = self.weights.iter().all(|weight| weight.columns.is_multiple_of(STEP));
         if !same || !fits || !whole || x.shape.num_elements() != self.columns {
             return None;
         }
-        let routed = self.kind == Kind::Sum && self.logits.is_some() && self.columns == first.columns;
-        let norm = self.norm.map(|norm| (norm.epsilon as f32).to_bits());
+        let routed = kind == Kind::Sum && logits.is_some() && self.columns == first.columns;
+        let epsilon = norm.map(|norm| (norm.epsilon as f32).to_bits());
         let (tiles, rows) = (self.tiles, self.rows);
-        let plan = Plan { kind: self.kind, tile, norm, columns: first.columns, routed, tiles, rows };
+        let plan = Plan { kind, tile, norm: epsilon, columns: first.columns, routed, tiles, rows };
         let shape = Shape::new([1, self.output.0]);
         let output = empty(x.client.clone(), x.device.clone(), shape, self.output.1);
         let cubes = (CUBES * processors(&x.client)).min(self.tiles);
-        let gamma = self.norm.map_or(x, |norm| norm.weight);
-        // SAFETY: reads stay in the rows of the weights, of which the chosen expert is one; writes in the output of as many rows.
-        let launched = unsafe {
-            kernel::fused_kernel::launch_unchecked(
-                &x.client,
-                CubeCount::Static(cubes as u32, 1, 1),
-                CubeDim::new_2d(PLANE as u32, tile.split as u32),
-                array(x, LINE),
-                array(gamma, LINE),
-                words(&first.words, LINE),
-                words(first.bound_scales(), 1),
-                words(&second.words, LINE),
-                words(second.bound_scales(), 1),
-                words(&third.words, LINE),
-                words(third.bound_scales(), 1),
-                words(self.logits.unwrap_or(&first.words), 1),
-                array(self.residual.unwrap_or(&output), 1),
-                array(&output, 1),
-                self.logits.map_or(0, |logits| logits.shape.num_elements()),
-                plan,
-                [x.dtype.into(), dtype.into(), self.output.1.into()],
-            )
+        let cubes = CubeCount::Static(cubes as u32, 1, 1);
+        let experts = logits.map_or(0, |logits| logits.shape.num_elements());
+        let (x_type, y_type) = (x.dtype.into(), self.output.1.into());
+        let mut launch = Launch::new(x);
+        let (settings, client) = launch.kernel(CubeDim::new_2d(PLANE as u32, tile.split as u32));
+        // SAFETY, of each: reads stay in the rows of the weights, of which the chosen expert is one; writes in the output of as many rows.
+        let launched = match self.around {
+            Around::Rows(norm) => {
+                let kernel = kernel::rows_kernel::RowsKernel::new(
+                    settings,
+                    client,
+                    launch.array(x, LINE),
+                    launch.array(norm.weight, LINE),
+                    launch.words(&first.words, LINE),
+                    launch.words(first.bound_scales(), 1),
+                    launch.words(&second.words, LINE),
+                    launch.words(second.bound_scales(), 1),
+                    launch.words(&third.words, LINE),
+                    launch.words(third.bound_scales(), 1),
+                    launch.array(&output, 1),
+                    plan,
+                    [x_type, dtype.into(), y_type],
+                );
+                // SAFETY: see above.
+                unsafe { launch.run(cubes, kernel) }
+            }
+            Around::Gated(norm, logits) => {
+                let kernel = kernel::gated_kernel::GatedKernel::new(
+                    settings,
+                    client,
+                    launch.array(x, LINE),
+                    launch.array(norm.weight, LINE),
+                    launch.words(&first.words, LINE),
+                    launch.words(first.bound_scales(), 1),
+                    launch.words(&second.words, LINE),
+                    launch.words(second.bound_scales(), 1),
+                    launch.words(&third.words, LINE),
+                    launch.words(third.bound_scales(), 1),
+                    launch.words(logits.unwrap_or(first.bound_scales()), 1),
+                    launch.array(&output, 1),
+                    experts,
+                    plan,
+                    [x_type, dtype.into(), y_type],
+                );
+                // SAFETY: see above.
+                unsafe { launch.run(cubes, kernel) }
+            }
+            Around::Sum(residual, None) => {
+                let kernel = kernel::sum_kernel::SumKernel::new(
+                    settings,
+                    client,
+                    launch.array(x, LINE),
+                    launch.words(&first.words, LINE),
+                    launch.words(first.bound_scales(), 1),
+                    launch.array(residual, 1),
+                    launch.array(&output, 1),
+                    plan,
+                    [x_type, y_type],
+                );
+                // SAFETY: see above.
+                unsafe { launch.run(cubes, kernel) }
+            }
+            Around::Sum(residual, Some(logits)) => {
+                let kernel = kernel::chosen_sum_kernel::ChosenSumKernel::new(
+                    settings,
+                    client,
+                    launch.array(x, LINE),
+                    launch.words(&first.words, LINE),
+                    launch.words(first.bound_scales(), 1),
+                    launch.words(&second.words, LINE),
+                    launch.words(second.bound_scales(), 1),
+                    launch.words(logits, 1),
+                    launch.array(residual, 1),
+                    launch.array(&output, 1),
+                    experts,
+                    plan,
+                    [x_type, y_type],
+                );
+                // SAFETY: see above.
+                unsafe { launch.run(cubes, kernel) }
+            }
         };
         crate::ops::cube::ran(name, launched).then_some(output)
     }
